@@ -1,0 +1,66 @@
+"""Base cards: what a base is and where its bytes come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from specs.blobs import Blob, Source
+from specs.model import Contract
+from specs.names import Name, Sha256
+
+WEIGHTS_FILE = "weights.gguf"
+BASE_ROUTING_FILE = "routing.safetensors"
+CARD_FILE = "card.json"
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class BaseBlob(Contract):
+    """One file of a base with the sources that may serve it, tried in order."""
+
+    blob: Blob
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+
+
+class ModuleShape(Contract):
+    """The weight [out_features, in_features] of one linear module an adapter may attach to."""
+
+    out_features: Positive
+    in_features: Positive
+
+
+class BaseCard(Contract):
+    """A base in a catalogue. `files` always holds `weights.gguf`, and `routing.safetensors` where
+    the base's hidden space has been calibrated for routing."""
+
+    format: Literal[1] = 1
+    name: Name
+    description: Annotated[str, Field(min_length=1, max_length=2000)]
+    license: Annotated[str, Field(min_length=1, max_length=200)]
+    architecture: Literal["llama", "qwen2"]
+    parameters: Positive
+    layers: Positive
+    hidden_size: Positive
+    context_length: Positive
+    kv_bytes_per_token: Positive
+    """Bytes of key and value cache per token of context in the runtime's default precision."""
+    resident_bytes: Positive
+    """Bytes the weights take in memory once loaded."""
+    fingerprint: Sha256
+    modules: dict[str, ModuleShape]
+    """Full module path (`model.layers.0.self_attn.q_proj`) -> shape; what adapters attach to."""
+    files: Annotated[tuple[BaseBlob, ...], Field(min_length=1, max_length=4)]
+
+    def file(self, path: str) -> BaseBlob:
+        """The file stored as `path`; KeyError where the base has none."""
+        for file in self.files:
+            if file.blob.path == path:
+                return file
+        raise KeyError(path)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(f.blob.size for f in self.files)

@@ -1,0 +1,129 @@
+"""What all contract models share: strict reading, canonical writing, errors in words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from specs.errors import IntegrityError, MbpmError
+
+T = TypeVar("T", bound="Contract")
+
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+"""The largest JSON document any reader accepts."""
+
+
+class Contract(BaseModel):
+    """A frozen record with a schema; unknown keys are errors, types are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def parse(cls: type[T], raw: bytes, where: str) -> T:
+        """Read one JSON document.
+
+        Args:
+            raw: UTF-8 JSON.
+            where: what to call the document in an error (a path, "index line 3 of …").
+
+        Raises:
+            IntegrityError: when it is too large, not JSON, has duplicate or unknown keys, a wrong
+                type, or a `format` this program does not know.
+        """
+        return cls.from_object(load_json(raw, where), where)
+
+    @classmethod
+    def from_object(cls: type[T], value: object, where: str) -> T:
+        """Validate a value already decoded from JSON or TOML; raises as `parse` does."""
+        check_format(value, cls, where)
+        try:
+            # Through JSON mode, where a list may stand for a tuple and nothing else is coerced.
+            return cls.model_validate_json(json.dumps(value))
+        except ValidationError as error:
+            raise IntegrityError(f"{where}: {describe(error)}") from None
+        except (TypeError, ValueError, RecursionError):
+            raise IntegrityError(f"{where}: holds a value JSON cannot express") from None
+
+    def canonical(self) -> bytes:
+        """This record as canonical JSON: sorted keys, no spaces, UTF-8, one trailing newline."""
+        return canonical_json(self.model_dump(mode="json", exclude_none=True, by_alias=True))
+
+    def digest(self) -> str:
+        """SHA-256 of `canonical()`, in hexadecimal."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """Sorted keys, no insignificant space, UTF-8, no NaN, one newline at the end."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode() + b"\n"
+
+
+def load_json(raw: bytes, where: str) -> object:
+    """Decode JSON strictly: UTF-8, no duplicate keys, no NaN, bounded size and depth.
+
+    Raises:
+        IntegrityError: naming `where` and what is wrong.
+    """
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        raise IntegrityError(
+            f"{where}: is {len(raw):,} bytes long, more than the {MAX_DOCUMENT_BYTES:,} accepted"
+        )
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        out = dict(items)
+        if len(out) != len(items):
+            keys = [k for k, _ in items]
+            twice = next(k for k in keys if keys.count(k) > 1)
+            raise ValueError(f"key {twice!r} stands twice")
+        return out
+
+    def constant(name: str) -> float:
+        raise ValueError(f"{name} is not a JSON number")
+
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{where}: is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise IntegrityError(
+            f"{where}: is not JSON ({error.msg}, line {error.lineno} column {error.colno})"
+        ) from None
+    except RecursionError:
+        raise IntegrityError(f"{where}: is nested too deeply") from None
+    except ValueError as error:
+        raise IntegrityError(f"{where}: {error}") from None
+
+
+def check_format(value: object, cls: type[Contract], where: str) -> None:
+    """Refuse a newer `format` by name before anything else is looked at."""
+    field = cls.model_fields.get("format")
+    if field is None or not isinstance(value, dict):
+        return
+    found = value.get("format")
+    if isinstance(found, int) and found > 1:
+        raise MbpmError(
+            f"{where}: has format {found}, and this version of mbpm reads format 1",
+            hint="upgrade mbpm: `pip install --upgrade mbpm`",
+        )
+
+
+def describe(error: ValidationError) -> str:
+    """The first few problems of a pydantic error as one line: field, what is wrong, what it got."""
+    words = []
+    for item in error.errors()[:3]:
+        field = ".".join(str(p) for p in item["loc"]) or "(document)"
+        if item["type"] == "extra_forbidden":
+            words.append(f"unknown key `{field}`")
+        elif item["type"] == "missing":
+            words.append(f"`{field}` is missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            words.append(f"`{field}`: {message[0].lower()}{message[1:]}")
+    more = len(error.errors()) - 3
+    return "; ".join(words) + (f"; and {more} more" if more > 0 else "")
