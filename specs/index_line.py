@@ -43,3 +43,10 @@ class IndexLine(Relations):
     forced: tuple[str, ...] = ()
     """The gates that failed and were overridden with `--force`, in words."""
     yanked: bool = False
+
+
+class RegistryConfig(Contract):
+    """`config.json` at the root of a registry."""
+
+    format: Literal[1] = 1
+    name: Name
