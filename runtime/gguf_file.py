@@ -84,7 +84,7 @@ class GGUFTensor:
     def dequantized(self) -> F32:
         """float32 of `shape`."""
         values = dequantize(self.data, GGMLQuantizationType[self.type])
-        return np.ascontiguousarray(values, dtype=np.float32).reshape(self.shape)
+        return np.array(values, dtype=np.float32).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,12 @@ def fingerprint(file: GGUFFile) -> str:
     Two files that differ only in unrelated metadata or tensor order have the same fingerprint.
     """
     tensors = [
-        [t.name, t.type, list(t.shape), hashlib.sha256(np.ascontiguousarray(t.data).data).hexdigest()]
+        [
+            t.name,
+            t.type,
+            list(t.shape),
+            hashlib.sha256(np.ascontiguousarray(t.data).data).hexdigest(),
+        ]
         for _, t in sorted(file.tensors.items())
     ]
     shape = {

@@ -1,0 +1,226 @@
+"""The decoder (llama and qwen2): one definition for the reference, the CPU, the GPU and training.
+
+Grouped-query attention, rotary positions, RMS norm, SwiGLU, as in the Hugging Face models of the
+same names. Shapes: B sequences, T tokens, D hidden, H heads, K key/value heads, d head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
+
+from runtime.engine import ModelConfig
+from runtime.gguf_file import GGUFFile
+from runtime.modules import PROJECTIONS
+from runtime.quant import Codes, FloatLinear, Linear, read_codes
+
+FUSED = {
+    "qkv": ("q_proj", "k_proj", "v_proj"),
+    "o": ("o_proj",),
+    "gate_up": ("gate_proj", "up_proj"),
+    "down": ("down_proj",),
+}
+"""Projections that read the same input are one matrix in memory."""
+
+MakeLinear = Callable[[Codes], Linear]
+
+
+class Delta(Protocol):
+    """What the active adapters add to the output of a fused projection."""
+
+    def __call__(self, layer: int, group: str, x: torch.Tensor) -> torch.Tensor | None:
+        """[..., in] -> [..., out], or None for nothing."""
+
+
+class KVCache:
+    """Static keys and values of one sequence: [layers, K, capacity, d] each."""
+
+    def __init__(
+        self, config: ModelConfig, capacity: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (config.layers, config.kv_heads, capacity, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.capacity = capacity
+        self.length = 0
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot truncate a cache of {self.length} tokens to {length}")
+        self.length = length
+
+    def append(
+        self, layer: int, k: torch.Tensor, v: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store [1, K, T, d] behind the tokens held; return all of them, [1, K, length + T, d]."""
+        end = self.length + k.shape[2]
+        self.keys[layer, :, self.length : end] = k[0]
+        self.values[layer, :, self.length : end] = v[0]
+        return self.keys[layer, None, :, :end], self.values[layer, None, :, :end]
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+@dataclass
+class _Layer:
+    attention_norm: torch.Tensor  # [D]
+    ffn_norm: torch.Tensor  # [D]
+    linears: dict[str, list[Linear]]  # fused group -> one matrix, or several where bits differ
+    qkv_bias: torch.Tensor | None  # [(H + 2K) d]
+
+    def project(self, index: int, group: str, x: torch.Tensor, delta: Delta | None) -> torch.Tensor:
+        parts = [linear(x) for linear in self.linears[group]]
+        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        if delta is not None:
+            added = delta(index, group, x)
+            if added is not None:
+                y = y + added
+        return y
+
+
+class Model:
+    """Weights of a GGUF file behind `Linear` operators, and the forward pass over them."""
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        config: ModelConfig,
+        device: torch.device,
+        make_linear: MakeLinear | None,
+    ) -> None:
+        """Args:
+        make_linear: from canonical codes; None keeps float32 weights (the reference).
+        """
+        self.config, self.device = config, device
+        self._embedding = file.tensor("token_embd.weight")
+        self._file = file
+        self._make_linear = make_linear
+        self.layers = [self._layer(i) for i in range(config.layers)]
+        self.output_norm = self._vector("output_norm.weight")
+        tied = "output.weight" not in file.tensors
+        self.head = self._linear(["token_embd.weight" if tied else "output.weight"])[0]
+
+    def _vector(self, name: str) -> torch.Tensor:
+        return torch.tensor(self._file.tensor(name).dequantized(), device=self.device)
+
+    def _row_order(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.intp]] | None:
+        """llama GGUFs hold query and key rows in pairs for interleaved rotation; undo that."""
+        heads = {"attn_q": self.config.heads, "attn_k": self.config.kv_heads}
+        kind = name.split(".")[-2]
+        if self.config.architecture != "llama" or kind not in heads:
+            return None
+        rows = np.arange(heads[kind] * self.config.head_dim)
+        return rows.reshape(heads[kind], -1, 2).swapaxes(1, 2).reshape(-1)
+
+    def _linear(self, names: Sequence[str]) -> list[Linear]:
+        """One operator over the named tensors stacked by rows, or one each where bits differ."""
+        orders = [self._row_order(n) for n in names]
+        if self._make_linear is None:
+            weights = [self._file.tensor(n).dequantized() for n in names]
+            weights = [w if o is None else w[o] for w, o in zip(weights, orders, strict=True)]
+            return [FloatLinear(torch.from_numpy(np.concatenate(weights)).to(self.device))]
+        codes = [read_codes(self._file.tensor(n)) for n in names]
+        codes = [c if o is None else c.rows(o) for c, o in zip(codes, orders, strict=True)]
+        if len({c.bits for c in codes}) == 1:
+            return [self._make_linear(Codes.concatenate(codes))]
+        return [self._make_linear(c) for c in codes]
+
+    def _layer(self, index: int) -> _Layer:
+        block = f"blk.{index}"
+        linears = {
+            group: self._linear([f"{block}.{PROJECTIONS[p][1]}.weight" for p in projections])
+            for group, projections in FUSED.items()
+        }
+        bias = None
+        if self.config.qkv_bias:
+            bias = torch.cat([self._vector(f"{block}.attn_{x}.bias") for x in "qkv"])
+        return _Layer(
+            self._vector(f"{block}.attn_norm.weight"),
+            self._vector(f"{block}.ffn_norm.weight"),
+            linears,
+            bias,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights held in memory."""
+        operators = [m for layer in self.layers for ms in layer.linears.values() for m in ms]
+        return sum(m.nbytes for m in [*operators, self.head])
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[B, T] ids -> float32 [B, T, D]; rows are dequantised from the file when needed."""
+        ids = tokens.reshape(-1).cpu().numpy()
+        rows = dequantize(self._embedding.data[ids], GGMLQuantizationType[self._embedding.type])
+        x = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+        return x.reshape(*tokens.shape, -1).to(self.device)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        cache: KVCache | None = None,
+        delta: Delta | None = None,
+        hidden_layer: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Run [B, T] tokens; with a cache B is 1 and they stand behind what it holds.
+
+        Returns:
+            The normed final hidden state [B, T, D], and the residual stream after `hidden_layer`.
+        """
+        c = self.config
+        batch, length = tokens.shape
+        past = 0 if cache is None else cache.length
+        rotation = self._rotation(past, length)
+        mask = None
+        if past and length > 1:
+            allowed = torch.ones(length, past + length, dtype=torch.bool, device=self.device)
+            mask = allowed.tril(past)
+        x = self.embed(tokens)
+        captured = None
+        for index, layer in enumerate(self.layers):
+            h = F.rms_norm(x, (c.hidden_size,), layer.attention_norm, c.norm_eps)
+            qkv = layer.project(index, "qkv", h, delta)
+            if layer.qkv_bias is not None:
+                qkv = qkv + layer.qkv_bias
+            qkv = qkv.reshape(batch, length, -1, c.head_dim).transpose(1, 2)  # [B, H + 2K, T, d]
+            q, k, v = qkv.split([c.heads, c.kv_heads, c.kv_heads], dim=1)
+            q, k = _rotate(q, rotation), _rotate(k, rotation)
+            if cache is not None:
+                k, v = cache.append(index, k, v)
+                q = q.to(k.dtype)
+            attended = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=length > 1 and not past, enable_gqa=True
+            )
+            attended = attended.transpose(1, 2).reshape(batch, length, -1).to(x.dtype)
+            x = x + layer.project(index, "o", attended, delta)
+            h = F.rms_norm(x, (c.hidden_size,), layer.ffn_norm, c.norm_eps)
+            gate, up = layer.project(index, "gate_up", h, delta).split(c.ffn_size, dim=-1)
+            x = x + layer.project(index, "down", F.silu(gate) * up, delta)
+            if index == hidden_layer:
+                captured = x
+        if cache is not None:
+            cache.length += length
+        return F.rms_norm(x, (c.hidden_size,), self.output_norm, c.norm_eps), captured
+
+    def _rotation(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine [T, d] of the rotary angles (Su et al., arXiv 2104.09864)."""
+        d = self.config.head_dim
+        exponents = torch.arange(0, d, 2, dtype=torch.float32, device=self.device) / d
+        positions = torch.arange(start, start + length, dtype=torch.float32, device=self.device)
+        angles = torch.outer(positions, self.config.rope_theta**-exponents).repeat(1, 2)
+        return angles.cos(), angles.sin()
+
+
+def _rotate(x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
