@@ -1,0 +1,1 @@
+"""Training data: reading what people hand in, converting known sources, splitting by group."""

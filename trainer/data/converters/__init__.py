@@ -1,0 +1,1 @@
+"""Converters: one source's own format -> training examples."""
