@@ -10,6 +10,7 @@ README.md lists the sources and their licences. No published benchmark is read.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -20,6 +21,8 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import tomli
 
 from trainer.data.converters.phrasing import MEANING, TERM_FOR, pick, with_options
 
@@ -55,111 +58,6 @@ LEXICOGRAPHER_FILES = frozenset(
     [*range(4, 8), *range(9, 22), 23, 24, 25, 27, 28, 0, 30, 31, 32, *range(34, 44)]
 )
 
-COUNTRIES = [
-    "Argentina",
-    "Austria",
-    "Bulgaria",
-    "Chile",
-    "Egypt",
-    "Estonia",
-    "Ethiopia",
-    "Finland",
-    "Ghana",
-    "Hungary",
-    "Iceland",
-    "Indonesia",
-    "Jordan",
-    "Kenya",
-    "Laos",
-    "Latvia",
-    "Mongolia",
-    "Morocco",
-    "Nepal",
-    "Norway",
-    "Oman",
-    "Peru",
-    "Poland",
-    "Portugal",
-    "Romania",
-    "Senegal",
-    "Slovenia",
-    "Tunisia",
-    "Uruguay",
-    "Vietnam",
-]
-LANGUAGES = [
-    "French",
-    "German",
-    "Italian",
-    "Spanish",
-    "Portuguese",
-    "Dutch",
-    "Swedish",
-    "Polish",
-    "Turkish",
-    "Japanese",
-]
-SENTENCES = (
-    "The museum is closed on Mondays",
-    "Could you speak more slowly",
-    "I would like two tickets to the harbour",
-    "The children are playing in the garden",
-    "We missed the last bus",
-    "My sister plays the violin",
-    "This soup is delicious",
-    "How much does the blue jacket cost",
-)
-TOPICS = (
-    "autumn leaves",
-    "a lost umbrella",
-    "the night train",
-    "an old clockmaker",
-    "the last day of school",
-    "a talking bicycle",
-    "two sisters and a kite",
-    "a village by the sea",
-    "a chess match",
-    "the first coffee of the day",
-)
-FORMS = ("poem", "short story", "limerick", "song", "scene", "fairy tale", "letter", "blog post")
-DISHES = (
-    "mushroom risotto",
-    "apple crumble",
-    "lentil soup",
-    "fish tacos",
-    "ratatouille",
-    "scones",
-    "potato gratin",
-    "ramen",
-    "hummus",
-    "carrot cake",
-)
-CODE_LANGUAGES = ("Python", "JavaScript", "Java", "C", "Go", "Rust", "Kotlin", "PHP")
-CODE_TASKS = (
-    "removes duplicates from a list",
-    "counts the words of a text file",
-    "checks whether a string is a palindrome",
-    "merges two sorted arrays",
-    "reads a CSV file and sums a column",
-    "rotates a matrix by 90 degrees",
-    "downloads a web page",
-    "validates an email address",
-    "implements a stack",
-    "prints the first n primes",
-)
-CITIES = (
-    "Athens",
-    "Bruges",
-    "Budapest",
-    "Krakow",
-    "Marrakesh",
-    "Montreal",
-    "Oslo",
-    "Seville",
-    "Taipei",
-    "Zagreb",
-)
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -185,8 +83,9 @@ def own_prompts(rng: random.Random) -> Iterator[Prompt]:
 
 
 def templates(rng: random.Random) -> Iterator[Prompt]:
-    """Prompts from our own templates."""
-    for country in COUNTRIES:
+    """Prompts from our own templates, filled from background_slots.toml."""
+    slots = tomli.loads((HERE / "background_slots.toml").read_text(encoding="utf-8"))
+    for country in slots["countries"]:
         form = rng.choice(
             (
                 "What is the capital of {}?",
@@ -197,24 +96,24 @@ def templates(rng: random.Random) -> Iterator[Prompt]:
             )
         )
         yield Prompt(form.format(country), "geography and history", "own templates")
-    for sentence in SENTENCES:
-        for language in rng.sample(LANGUAGES, 3):
+    for sentence in slots["sentences"]:
+        for language in rng.sample(slots["languages"], 3):
             text = rng.choice(('Translate "{}" into {}.', "How do I say '{}' in {}?"))
             yield Prompt(text.format(sentence, language), "language", "own templates")
-    for topic in TOPICS:
-        for form in rng.sample(FORMS, 3):
+    for topic in slots["topics"]:
+        for form in rng.sample(slots["forms"], 3):
             yield Prompt(f"Write a {form} about {topic}.", "writing", "own templates")
-    for dish in DISHES:
+    for dish in slots["dishes"]:
         for text in rng.sample(
             ("How do I make {}?", "Give me a recipe for {}.", "What goes well with {}?"), 2
         ):
             yield Prompt(text.format(dish), "cooking", "own templates")
-    for task in CODE_TASKS:
-        for language in rng.sample(CODE_LANGUAGES, 3):
+    for task in slots["code_tasks"]:
+        for language in rng.sample(slots["code_languages"], 3):
             yield Prompt(
                 f"Write a {language} function that {task}.", "programming", "own templates"
             )
-    for city in CITIES:
+    for city in slots["cities"]:
         for text in rng.sample(
             ("What should I see in {}?", "Plan two days in {}.", "What is {} like in winter?"), 2
         ):
@@ -287,7 +186,7 @@ def python_faq(folder: Path) -> Iterator[Prompt]:
     """Section titles of Python's FAQ that are questions."""
     for file in sorted(folder.glob("usr/share/doc/python3*/html/_sources/faq/*.rst.txt")):
         lines = file.read_text(encoding="utf-8").splitlines()
-        for title, rule in zip(lines, lines[1:], strict=False):
+        for title, rule in itertools.pairwise(lines):
             if re.fullmatch(r"[-=]{8,}", rule) and title.endswith("?"):
                 plain = re.sub(r":\w+:`~?([^`<]+)[^`]*`", r"\1", title).replace("``", "`")
                 yield Prompt(plain, "programming", "python3.11-doc (FAQ)")
