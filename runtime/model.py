@@ -39,6 +39,17 @@ class Delta(Protocol):
         """[..., in] -> [..., out], or None for nothing."""
 
 
+class KVStore(Protocol):
+    """Where a forward pass keeps keys and values."""
+
+    length: int
+
+    def append(
+        self, layer: int, k: torch.Tensor, v: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take a layer's new [B, K, T, d]; return all that its queries may attend to."""
+
+
 class KVCache:
     """Static keys and values of one sequence: [layers, K, capacity, d] each."""
 
@@ -167,11 +178,18 @@ class Model:
     def forward(
         self,
         tokens: torch.Tensor,
-        cache: KVCache | None = None,
+        cache: KVStore | None = None,
         delta: Delta | None = None,
         hidden_layer: int | None = None,
+        *,
+        positions: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Run [B, T] tokens; with a cache B is 1 and they stand behind what it holds.
+        """Run [B, T] tokens behind what the cache holds.
+
+        Args:
+            positions: [B, T]; by default those that follow the cache's length.
+            mask: bool [B, 1, T, past + T], True where attention may look; causal by default.
 
         Returns:
             The normed final hidden state [B, T, D], and the residual stream after `hidden_layer`.
@@ -179,9 +197,11 @@ class Model:
         c = self.config
         batch, length = tokens.shape
         past = 0 if cache is None else cache.length
-        rotation = self._rotation(past, length)
-        mask = None
-        if past and length > 1:
+        if positions is None:
+            positions = torch.arange(past, past + length, device=self.device)
+        rotation = self._rotation(positions)
+        causal = mask is None and past == 0 and length > 1
+        if mask is None and past and length > 1:
             allowed = torch.ones(length, past + length, dtype=torch.bool, device=self.device)
             mask = allowed.tril(past)
         x = self.embed(tokens)
@@ -198,7 +218,7 @@ class Model:
                 k, v = cache.append(index, k, v)
                 q = q.to(k.dtype)
             attended = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=length > 1 and not past, enable_gqa=True
+                q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True
             )
             attended = attended.transpose(1, 2).reshape(batch, length, -1).to(x.dtype)
             x = x + layer.project(index, "o", attended, delta)
@@ -211,12 +231,17 @@ class Model:
             cache.length += length
         return F.rms_norm(x, (c.hidden_size,), self.output_norm, c.norm_eps), captured
 
-    def _rotation(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and sine [T, d] of the rotary angles (Su et al., arXiv 2104.09864)."""
+    def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine of the rotary angles (Su et al., arXiv 2104.09864).
+
+        [T] positions give [T, d]; [B, T] give [B, 1, T, d].
+        """
         d = self.config.head_dim
         exponents = torch.arange(0, d, 2, dtype=torch.float32, device=self.device) / d
-        positions = torch.arange(start, start + length, dtype=torch.float32, device=self.device)
-        angles = torch.outer(positions, self.config.rope_theta**-exponents).repeat(1, 2)
+        angles = positions.float()[..., None] * self.config.rope_theta**-exponents
+        angles = torch.cat([angles, angles], dim=-1)
+        if positions.dim() == 2:
+            angles = angles[:, None]
         return angles.cos(), angles.sin()
 
 

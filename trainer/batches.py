@@ -1,0 +1,128 @@
+"""Tokenised examples and the batches made of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from runtime.chat_format import ChatFormat
+from specs.errors import UsageError
+from specs.manifest import Activation
+from trainer.data.reading import Example
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tokenised example.
+
+    The adapter acts on `tokens[start:]`; the loss counts `tokens[answer:]`. What stands before
+    `start` is the base's alone and needs no gradient.
+    """
+
+    tokens: tuple[int, ...]
+    start: int
+    answer: int
+    group: str
+
+
+def encode(
+    example: Example, chat: ChatFormat, activation: Activation, max_length: int
+) -> Row | None:
+    """Tokenise an example; None when its answer alone is too long."""
+    messages = [{"role": m.role, "content": m.content} for m in example.messages]
+    made = chat.example(messages)
+    tokens, header, answer = made.tokens, made.header_start, made.answer_start
+    cut = max(0, len(tokens) - max_length)
+    if cut >= header:
+        return None
+    start = 0 if activation == "full" else header - cut
+    return Row(tuple(tokens[cut:]), start, answer - cut, example.group)
+
+
+def encode_all(
+    examples: Sequence[Example], chat: ChatFormat, activation: Activation, max_length: int
+) -> list[Row]:
+    """Tokenise examples, leaving out those whose answers are too long.
+
+    Raises:
+        UsageError: none is left.
+    """
+    rows = [encode(e, chat, activation, max_length) for e in examples]
+    kept = [r for r in rows if r is not None]
+    if not kept:
+        raise UsageError(
+            f"every answer is longer than {max_length} tokens",
+            hint="raise `--max-length`, or give shorter answers",
+        )
+    return kept
+
+
+def batches(
+    rows: Sequence[Row], batch_tokens: int, shuffle_seed: int | None
+) -> Iterator[list[Row]]:
+    """Group rows of like length so that a batch holds at most `batch_tokens`, padding included.
+
+    With a seed the rows are shuffled before they are sorted within large windows, and the batches
+    after: the order depends on the seed alone, so a resumed run sees the same one.
+    """
+    order = list(rows)
+    rng = random.Random(shuffle_seed)
+    window = len(order)
+    if shuffle_seed is not None:
+        rng.shuffle(order)
+        window = 512
+    made: list[list[Row]] = []
+    for at in range(0, len(order), window):
+        part = sorted(order[at : at + window], key=lambda r: (len(r.tokens), r.start))
+        batch: list[Row] = []
+        for row in part:
+            if batch and len(row.tokens) * (len(batch) + 1) > batch_tokens:
+                made.append(batch)
+                batch = []
+            batch.append(row)
+        made.append(batch)
+    if shuffle_seed is not None:
+        rng.shuffle(made)
+    return iter(made)
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A batch as tensors: frozen prompts and adapted parts, each padded on the right."""
+
+    prompt: torch.Tensor  # [B, P] ids; P may be 0
+    prompt_length: torch.Tensor  # [B]
+    part: torch.Tensor  # [B, T] ids the adapter acts on
+    positions: torch.Tensor  # [B, T]
+    mask: torch.Tensor  # bool [B, 1, T, P + T]
+    predict: torch.Tensor  # bool [B, T]: the next token counts for the loss
+    targets: torch.Tensor  # [B, T] the next token
+
+
+def pad(rows: Sequence[Row], device: torch.device) -> Padded:
+    """Bring rows into tensors; the last token of a row is only ever a target."""
+    prompt_length = torch.tensor([r.start for r in rows])
+    width = int(prompt_length.max())
+    length = max(len(r.tokens) - r.start - 1 for r in rows)
+    count = len(rows)
+    prompt = torch.zeros(count, width, dtype=torch.long)
+    part = torch.zeros(count, length, dtype=torch.long)
+    targets = torch.zeros(count, length, dtype=torch.long)
+    predict = torch.zeros(count, length, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        own = torch.tensor(row.tokens[row.start :])
+        prompt[i, : row.start] = torch.tensor(row.tokens[: row.start])
+        part[i, : len(own) - 1] = own[:-1]
+        targets[i, : len(own) - 1] = own[1:]
+        predict[i, row.answer - row.start - 1 : len(own) - 1] = True
+    seen = torch.arange(width) < prompt_length[:, None]  # [B, P]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    mask = torch.cat(
+        [seen[:, None, None].expand(-1, 1, length, -1), causal.expand(count, 1, -1, -1)], dim=-1
+    )
+    positions = prompt_length[:, None] + torch.arange(length)
+    tensors = (prompt, prompt_length, part, positions, mask, predict, targets)
+    return Padded(*(t.to(device) for t in tensors))
