@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections import Counter
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -78,16 +80,26 @@ def load_json(raw: bytes, where: str) -> object:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(items)
         if len(out) != len(items):
-            keys = [k for k, _ in items]
-            twice = next(k for k in keys if keys.count(k) > 1)
-            raise ValueError(f"key {twice!r} stands twice")
+            twice = Counter(k for k, _ in items).most_common(1)[0][0]
+            raise ValueError(f"key {twice[:200]!r} stands twice")
         return out
 
     def constant(name: str) -> float:
         raise ValueError(f"{name} is not a JSON number")
 
+    def finite(text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            raise ValueError(f"{text[:50]} is too large a number")
+        return value
+
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=pairs,
+            parse_constant=constant,
+            parse_float=finite,
+        )
     except UnicodeDecodeError as error:
         raise IntegrityError(f"{where}: is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:

@@ -21,7 +21,7 @@ PACK_TOML = "pack.toml"
 class Gates(Contract):
     """What the evaluation must show before `mbpm publish` accepts the pack."""
 
-    min_gain: float = 0.0
+    min_gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """The lower end of the main metric's gain interval must be above this."""
 
 

@@ -1,0 +1,118 @@
+"""Whether the files of a pack are what its manifest says: pure checks and reading, no writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specs.attach import check_attach
+from specs.base_card import BaseCard
+from specs.blobs import Blob
+from specs.errors import IntegrityError
+from specs.evals import Evals
+from specs.manifest import ADAPTER_FILE, EVALS_FILE, ROUTING_FILE, Manifest
+from specs.model import MAX_DOCUMENT_BYTES
+from specs.safetensors_header import TensorInfo, read_header
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CHUNK_ELEMENTS = 1 << 20
+
+
+def check_contents(manifest: Manifest, files: Mapping[str, Path]) -> Evals:
+    """Check everything that needs no base: headers, finite tensors, evals that agree.
+
+    Args:
+        manifest: What the pack claims to be.
+        files: File name in the pack -> where its bytes are; digests are the caller's business.
+
+    Returns:
+        The pack's evals.
+
+    Raises:
+        IntegrityError: naming the file and the rule it breaks.
+    """
+    for name in (ADAPTER_FILE, ROUTING_FILE):
+        check_tensors(files[name])
+    return _check_evals(manifest, files[EVALS_FILE])
+
+
+def prove_attach(manifest: Manifest, files: Mapping[str, Path], card: BaseCard) -> int:
+    """The attach proof of a pack's files; returns how many modules the adapter attaches to.
+
+    Raises:
+        IntegrityError: as `specs.attach.check_attach`.
+    """
+    file = files[ADAPTER_FILE]
+    return check_attach(manifest, read_header(file), card, str(file))
+
+
+def check_blob(blob: Blob, file: Path) -> None:
+    """Compare a file with what a manifest says of it.
+
+    Raises:
+        IntegrityError: another size or digest.
+    """
+    size = file.stat().st_size
+    if size != blob.size:
+        raise IntegrityError(f"{file}: has {size:,} bytes, and its manifest says {blob.size:,}")
+    if Blob.of_file(file, blob.path) != blob:
+        raise IntegrityError(f"{file}: its bytes do not match the digest in the manifest")
+
+
+def check_tensors(file: Path) -> None:
+    """Check a safetensors file: the header's rules, and that no number is NaN or infinite.
+
+    Raises:
+        IntegrityError: naming the file and the tensor.
+    """
+    header = read_header(file)
+    for info in header.tensors.values():
+        for piece in _pieces(file, header.data_start, info):
+            if not _finite(piece, info.dtype):
+                raise IntegrityError(f"{file}: tensor `{info.name}` holds NaN or infinite numbers")
+
+
+def _pieces(file: Path, data_start: int, info: TensorInfo) -> Iterator[np.ndarray]:
+    """The raw numbers of one floating-point tensor in bounded pieces; nothing for integers."""
+    import numpy as np
+
+    dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}.get(info.dtype)
+    if dtype is None:
+        return
+    with file.open("rb") as stream:
+        stream.seek(data_start + info.start)
+        left = info.end - info.start
+        while left:
+            raw = stream.read(min(left, _CHUNK_ELEMENTS * 8))
+            if not raw:
+                raise IntegrityError(f"{file}: changed while it was read")
+            left -= len(raw)
+            yield np.frombuffer(raw, dtype=dtype)
+
+
+def _finite(piece: np.ndarray, dtype: str) -> bool:
+    import numpy as np
+
+    if dtype == "BF16":
+        # not finite exactly when all eight exponent bits are set
+        return not bool(((piece & 0x7F80) == 0x7F80).any())
+    return bool(np.isfinite(piece).all())
+
+
+def _check_evals(manifest: Manifest, file: Path) -> Evals:
+    with file.open("rb") as stream:
+        evals = Evals.parse(stream.read(MAX_DOCUMENT_BYTES + 1), str(file))
+    if evals.domain != manifest.domain:
+        raise IntegrityError(
+            f"{file}: `domain` is `{evals.domain}`, and the pack's is `{manifest.domain}`"
+        )
+    if evals.base_fingerprint != manifest.base.fingerprint:
+        raise IntegrityError(
+            f"{file}: was measured on base {evals.base_fingerprint[:12]}, and the pack is for "
+            f"{manifest.base.name} ({manifest.base.fingerprint[:12]})",
+            hint="evaluate the pack again on its own base",
+        )
+    return evals
