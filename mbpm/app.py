@@ -1,0 +1,198 @@
+"""The command table. A command's module is imported only when that command runs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from specs.errors import UsageError
+
+if TYPE_CHECKING:
+    from mbpm.state import State
+
+GLOBAL_PANEL = "Global options, before or after the command"
+
+
+class Entry(NamedTuple):
+    """One row of the table."""
+
+    module: str
+    help: str
+    panel: str
+
+
+_PACKS, _USE, _MAKE, _MACHINE = "Packs", "Use", "Make packs", "This machine"
+COMMANDS = {
+    "install": Entry("mbpm.commands.install", "Install packs, and the base they need", _PACKS),
+    "remove": Entry("mbpm.commands.remove", "Remove packs", _PACKS),
+    "list": Entry("mbpm.commands.list", "List what is installed", _PACKS),
+    "search": Entry("mbpm.commands.search", "Search the registry for packs", _PACKS),
+    "show": Entry("mbpm.commands.show", "Show one pack: what it does, how well, its files", _PACKS),
+    "verify": Entry("mbpm.commands.verify", "Check installed packs byte for byte", _PACKS),
+    "chat": Entry("mbpm.commands.chat", "Talk with the base and the installed packs", _USE),
+    "run": Entry("mbpm.commands.run", "Answer one question", _USE),
+    "train": Entry("mbpm.commands.train", "Train a pack from your own data", _MAKE),
+    "pack": Entry("mbpm.commands.pack", "Check a pack folder and make an archive of it", _MAKE),
+    "publish": Entry("mbpm.commands.publish", "Publish a pack folder to a registry", _MAKE),
+    "base": Entry("mbpm.commands.base", "List, install, remove and verify bases", _MACHINE),
+    "info": Entry("mbpm.commands.info", "Show home, versions, device, base and disk", _MACHINE),
+    "doctor": Entry("mbpm.commands.doctor", "Find what is wrong and how to mend it", _MACHINE),
+}
+
+
+def _set(ctx: typer.Context, **changes: Any) -> None:
+    state: State = ctx.obj
+    for name, value in changes.items():
+        setattr(state, name, value)
+
+
+def _home(ctx: typer.Context, value: Path | None) -> None:
+    if value is not None:
+        _set(ctx, home_path=value.expanduser())
+
+
+def _json(ctx: typer.Context, value: bool) -> None:
+    if value:
+        ctx.obj.out.mode = "json"
+
+
+def _quiet(ctx: typer.Context, value: bool) -> None:
+    # `--json --quiet` is json: the document was asked for, and nothing else is printed anyway.
+    if value and ctx.obj.out.mode != "json":
+        ctx.obj.out.mode = "quiet"
+
+
+def _offline(ctx: typer.Context, value: bool) -> None:
+    if value:
+        _set(ctx, offline=True)
+
+
+def _no_color(ctx: typer.Context, value: bool) -> None:
+    if value:
+        ctx.obj.out.no_color = True
+
+
+def _version(value: bool) -> None:
+    if value:
+        from mbpm import __version__
+
+        print(f"mbpm {__version__}")
+        raise typer.Exit
+
+
+def _option(*names: str, callback: Any, help: str, **more: Any) -> Any:
+    return typer.Option(*names, callback=callback, help=help, rich_help_panel=GLOBAL_PANEL, **more)
+
+
+def _root(
+    ctx: typer.Context,
+    home: Annotated[
+        Path | None,
+        _option(
+            "--home",
+            callback=_home,
+            metavar="DIR",
+            help="Where packs and bases live (or set `MBPM_HOME`)",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, _option("--json", callback=_json, help="Print one JSON document")
+    ] = False,
+    quiet: Annotated[
+        bool, _option("--quiet", "-q", callback=_quiet, help="Print errors and answers only")
+    ] = False,
+    offline: Annotated[
+        bool,
+        _option("--offline", callback=_offline, help="Touch no network (or set `MBPM_OFFLINE=1`)"),
+    ] = False,
+    no_color: Annotated[
+        bool, _option("--no-color", callback=_no_color, help="Use no colour (or set `NO_COLOR`)")
+    ] = False,
+    version: Annotated[
+        bool, _option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    """A package manager for language-model skills: packs that teach a small local model."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+class _Table(TyperGroup):
+    """A group that knows its commands by the table and loads one when it runs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """What help and completion show of a command; `resolve_command` gives the real one."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        return TyperCommand(cmd_name, help=entry.help, rich_help_panel=entry.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the command's module and put the global options on it."""
+        name = args[0]
+        if name not in COMMANDS:
+            if ctx.resilient_parsing:
+                return None, None, args[1:]
+            raise UsageError(f"there is no command `{name}`", hint=_did_you_mean(name))
+        command = _load(name)
+        shared = [p for p in self.params if getattr(p, "rich_help_panel", None) == GLOBAL_PANEL]
+        _share(command, [p for p in shared if isinstance(p, TyperOption)])
+        return name, command, args[1:]
+
+
+def _did_you_mean(name: str) -> str:
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"did you mean `mbpm {close[0]}`?" if close else "`mbpm --help` lists the commands"
+
+
+def _load(name: str) -> Any:
+    entry = COMMANDS[name]
+    module = importlib.import_module(entry.module)
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False)
+        app.command(name, help=module.command.__doc__ or entry.help)(module.command)
+    command = typer.main.get_command(app)
+    command.name = name
+    return command
+
+
+def _share(command: Any, options: list[TyperOption]) -> None:
+    """Give a command, and a group's commands, the global options it has no own ones for."""
+    own = {text for p in command.params for text in p.opts}
+    for option in options:
+        if option.name != "version" and not own & set(option.opts):
+            shared = _copy(option)
+            command.params.append(shared)
+    for child in getattr(command, "commands", {}).values():
+        _share(child, options)
+
+
+def _copy(option: TyperOption) -> TyperOption:
+    import copy
+
+    shared = copy.copy(option)
+    # the callback has already changed the state; the command's function knows nothing of it
+    shared.expose_value = False
+    return shared
+
+
+def root() -> Any:
+    """The whole command line as one click command."""
+    app = typer.Typer(
+        cls=_Table,
+        add_completion=True,
+        invoke_without_command=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_root)
+    return typer.main.get_command(app)

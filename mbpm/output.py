@@ -1,0 +1,212 @@
+"""The one way to print: human, json or quiet. Data on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Literal, Protocol
+
+from specs.errors import MbpmError, UsageError
+
+Mode = Literal["human", "json", "quiet"]
+
+_SGR = r"\x1b\[[0-9;]*m"
+_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+_UNSAFE = re.compile(f"({_SGR})|{_CONTROL}")
+
+
+class Progress(Protocol):
+    """A running transfer, as the person watching sees it."""
+
+    def advance(self, count: int) -> None:
+        """Count `count` more bytes; callers count verified bytes only."""
+
+    def status(self, text: str) -> None:
+        """Say what is happening right now, beside the bar."""
+
+
+@dataclass
+class Output:
+    """Where a command's words go."""
+
+    mode: Mode = "human"
+    no_color: bool = False
+
+    @property
+    def color(self) -> bool:
+        """Whether colour belongs on stdout."""
+        return not self.no_color and self.mode == "human" and sys.stdout.isatty()
+
+    def clean(self, text: str, *, color: bool = False) -> str:
+        """Drop control characters, so that a pack's text cannot drive the terminal.
+
+        Colour sequences stay only where `color` is true.
+        """
+        return _UNSAFE.sub(lambda m: (m[1] or "") if color else "", text)
+
+    def line(self, text: str = "") -> None:
+        """A line of data on stdout, for people."""
+        if self.mode == "human":
+            print(self.clean(text, color=self.color), file=sys.stdout)
+
+    def stream(self, text: str) -> None:
+        """Text on stdout as it comes, without a newline, for people and quiet mode."""
+        if self.mode != "json":
+            sys.stdout.write(self.clean(text, color=self.color))
+            sys.stdout.flush()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Aligned columns on stdout, for people; columns of numbers stand to the right."""
+        cells = [[self.clean(c).replace("\n", " ") for c in row] for row in [columns, *rows]]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+        right = [
+            bool(rows) and all(re.match(r"[-+\d]", row[i]) for row in cells[1:])
+            for i in range(len(columns))
+        ]
+        for row in cells:
+            padded = [
+                c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)
+            ]
+            self.line("  ".join(padded).rstrip())
+
+    def result(self, value: object) -> None:
+        """The one JSON document of a command, in json mode."""
+        if self.mode == "json":
+            print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
+
+    def note(self, text: str) -> None:
+        """A remark on stderr, for people."""
+        if self.mode == "human":
+            self._stderr(text)
+
+    def warn(self, text: str) -> None:
+        """Something to look at, on stderr, unless quiet."""
+        if self.mode != "quiet":
+            self._stderr(f"{self._paint('warning', '33')}: {text}")
+
+    def hint(self, text: str) -> None:
+        """The next thing to type, on stderr after a blank line, unless quiet."""
+        if self.mode != "quiet":
+            self._stderr(f"\n{self._paint('hint', '36')}: {text}")
+
+    def error(self, error: MbpmError) -> None:
+        """What ended the command, in every mode; json mode also gets it as the document."""
+        self._stderr(f"{self._paint('error', '31')}: {error.message}")
+        if error.hint:
+            self._stderr(f"\n{self._paint('hint', '36')}: {error.hint}")
+        self.result(
+            {
+                "error": {
+                    "message": error.message,
+                    "hint": error.hint,
+                    "exit_code": error.exit_code,
+                }
+            }
+        )
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask before a change; return when it is wanted.
+
+        Raises:
+            UsageError: there is nobody to ask and `--yes` was not given.
+            MbpmError: the answer was no.
+        """
+        if yes:
+            return
+        if self.mode == "json" or not sys.stdin.isatty():
+            raise UsageError(
+                "this needs a confirmation, and there is no terminal to ask on",
+                hint="add `--yes` to go ahead, or `--dry-run` to only see the plan",
+            )
+        sys.stderr.write(f"{question} [Y/n] ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+        if answer.strip().lower() not in ("y", "yes") and answer != "\n":
+            raise MbpmError("nothing was changed")
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Progress]:
+        """A bar on a terminal, one plain line elsewhere, nothing in json and quiet mode.
+
+        Args:
+            description: What is being done, such as "smollm2-135m".
+            total: Bytes in all.
+        """
+        if self.mode != "human":
+            yield _Silent()
+        elif not sys.stderr.isatty():
+            self.note(f"{description} ({size(total)})")
+            yield _Silent()
+        else:
+            with _bar(self.clean(description), total, self.no_color) as bar:
+                yield bar
+
+    def _paint(self, text: str, code: str) -> str:
+        if self.no_color or not sys.stderr.isatty():
+            return text
+        return f"\x1b[1;{code}m{text}\x1b[0m"
+
+    def _stderr(self, text: str) -> None:
+        colour = not self.no_color and sys.stderr.isatty()
+        print(self.clean(text, color=colour), file=sys.stderr)
+
+
+class _Silent:
+    def advance(self, count: int) -> None:
+        """Nobody is watching."""
+
+    def status(self, text: str) -> None:
+        """Nobody is watching."""
+
+
+@contextmanager
+def _bar(description: str, total: int, no_color: bool) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    console = Console(stderr=True, no_color=no_color, markup=False)
+    with RichProgress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        console=console,
+        transient=True,
+    ) as rich:
+        task = rich.add_task(description, total=total, status="")
+
+        class Bar:
+            def advance(self, count: int) -> None:
+                rich.advance(task, count)
+
+            def status(self, text: str) -> None:
+                rich.update(task, status=text)
+
+        yield Bar()
+
+
+def size(count: int) -> str:
+    """Bytes as people read them, in decimal units: `98.4 MB`."""
+    if count < 0:
+        return f"-{size(-count)}"
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.95 or unit == "TB":
+            break
+        value /= 1000
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def silence_stdout(stream: IO[str]) -> None:
+    """After a broken pipe: let the interpreter's last flush go nowhere instead of complaining."""
+    import os
+
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)

@@ -1,0 +1,61 @@
+"""What every command is handed as `ctx.obj`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mbpm.output import Output
+from specs.errors import UsageError
+
+if TYPE_CHECKING:
+    from mbpm.home import Home
+
+_TRUE = frozenset(["1", "true", "yes", "on"])
+_FALSE = frozenset(["", "0", "false", "no", "off"])
+
+
+@dataclass
+class State:
+    """The global options of one command line; changed only while it is being parsed."""
+
+    home_path: Path | None = None
+    """None means the default: `MBPM_HOME`, else the user's data folder."""
+    out: Output = field(default_factory=Output)
+    offline: bool = False
+    command_line: str = "mbpm"
+    """The command as typed, for the history."""
+
+    @classmethod
+    def from_environment(cls, arguments: list[str], environ: Mapping[str, str]) -> State:
+        """The state before any option is read.
+
+        Raises:
+            UsageError: `MBPM_OFFLINE` holds neither a yes nor a no.
+        """
+        offline = environ.get("MBPM_OFFLINE", "").strip().lower()
+        if offline not in _TRUE | _FALSE:
+            raise UsageError(
+                f"`MBPM_OFFLINE` is {offline!r}", hint="set it to `1` or `0`, or leave it out"
+            )
+        home = environ.get("MBPM_HOME")
+        return cls(
+            home_path=Path(home).expanduser() if home else None,
+            out=Output(no_color=bool(environ.get("NO_COLOR"))),
+            offline=offline in _TRUE,
+            command_line=" ".join(["mbpm", *arguments]),
+        )
+
+    @cached_property
+    def home(self) -> Home:
+        """The home folder this command works on."""
+        from mbpm.home import Home
+
+        if self.home_path is not None:
+            return Home(self.home_path.absolute())
+        import platformdirs
+
+        return Home(Path(platformdirs.user_data_dir("mbpm", appauthor=False)))
