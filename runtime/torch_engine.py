@@ -131,7 +131,10 @@ class TorchEngine:
 
     def load_adapter(self, pack_dir: Path) -> int:
         """Load a pack's adapter; see `Engine.load_adapter`."""
-        adapter = load_adapter(pack_dir, self.card, self.device, self.dtype)
+        return self.add_adapter(load_adapter(pack_dir, self.card, self.device, self.dtype))
+
+    def add_adapter(self, adapter: Adapter) -> int:
+        """Give an adapter that is in memory already a slot."""
         slot = self._next_slot
         self._next_slot += 1
         self._adapters[slot] = adapter

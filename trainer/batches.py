@@ -32,8 +32,7 @@ def encode(
     example: Example, chat: ChatFormat, activation: Activation, max_length: int
 ) -> Row | None:
     """Tokenise an example; None when its answer alone is too long."""
-    messages = [{"role": m.role, "content": m.content} for m in example.messages]
-    made = chat.example(messages)
+    made = chat.example(example.chat())
     tokens, header, answer = made.tokens, made.header_start, made.answer_start
     cut = max(0, len(tokens) - max_length)
     if cut >= header:

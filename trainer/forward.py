@@ -3,10 +3,12 @@ part the adapter acts on."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 
 from runtime.model import Delta, Model
+from runtime.quant import DequantLinear
 from trainer.batches import Padded
 
 
@@ -46,5 +48,45 @@ def token_losses(model: Model, delta: Delta | None, batch: Padded) -> torch.Tens
             model.forward(batch.prompt, prompt)
         store = _BehindPrompt(prompt)
     hidden, _ = model.forward(batch.part, store, delta, positions=batch.positions, mask=batch.mask)
-    logits = model.head(hidden[batch.predict])
-    return F.cross_entropy(logits.float(), batch.targets[batch.predict], reduction="none")
+    head = model.head
+    assert isinstance(head, DequantLinear)
+    losses: torch.Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        hidden[batch.predict], head, batch.targets[batch.predict]
+    )
+    return losses
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Cross-entropy through the frozen head, in pieces of rows.
+
+    The head never changes, so the gradient of each row's loss is known while its logits are at
+    hand: the head is dequantised once, and [rows, vocabulary] is never kept.
+    """
+
+    ROWS = 128
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, head: DequantLinear, targets: torch.Tensor
+    ) -> torch.Tensor:
+        weight = head.weight()
+        wants_gradient = ctx.needs_input_grad[0]
+        losses, gradients = [], []
+        for at in range(0, len(hidden), _HeadLoss.ROWS):
+            rows = hidden[at : at + _HeadLoss.ROWS].to(head.dtype)
+            target = targets[at : at + _HeadLoss.ROWS, None]
+            logits = (rows @ weight.T).float()
+            normaliser = logits.logsumexp(dim=-1, keepdim=True)
+            losses.append((normaliser - logits.gather(1, target))[:, 0])
+            if wants_gradient:
+                slope = logits.sub_(normaliser).exp_()
+                slope.scatter_add_(1, target, torch.full_like(normaliser, -1.0))
+                gradients.append((slope.to(head.dtype) @ weight).to(hidden.dtype))
+        if wants_gradient:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return grads[0][:, None] * gradient, None, None

@@ -1,0 +1,166 @@
+"""From examples to a pack folder: train, evaluate, calibrate routing, record canaries, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from runtime.adapter import Adapter
+from runtime.canaries import MAX_PROMPT_CHARACTERS, record
+from runtime.chat_format import ChatFormat
+from runtime.gguf_file import model_config, open_gguf
+from runtime.model import Model
+from runtime.quant import DequantLinear
+from runtime.tokenizer import Tokenizer
+from runtime.torch_engine import TorchEngine, pick_device
+from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
+from specs.evals import Evals
+from specs.manifest import AdapterInfo, BaseRef, DataSource
+from specs.names import Name
+from specs.pack_toml import PackToml
+from trainer.batches import encode_all
+from trainer.config import TrainingConfig
+from trainer.data.reading import Example
+from trainer.evaluate import choice_accuracy, choice_rows, perplexity, score
+from trainer.loop import StepReport, train
+from trainer.lora import TrainableAdapter
+from trainer.pack_folder import to_half, write_pack_folder
+from trainer.routing import make_routing
+
+CANARIES = 3
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes on."""
+
+    def stage(self, text: str) -> None:
+        """A part of the work begins."""
+
+    def step(self, report: StepReport) -> None:
+        """A training step is done."""
+
+
+@dataclass(frozen=True)
+class PackSpec:
+    """What the author says about the pack."""
+
+    name: Name
+    version: str
+    domain: Name
+    description: str
+    license: str
+    sources: tuple[DataSource, ...] = ()
+    recipe: str | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """What `make_pack` wrote."""
+
+    pack: PackToml
+    evals: Evals
+
+
+def make_pack(
+    base_dir: Path,
+    spec: PackSpec,
+    training: Sequence[Example],
+    held_out: Sequence[Example],
+    config: TrainingConfig,
+    output: Path,
+    reporter: Reporter,
+    *,
+    device: str = "auto",
+) -> Made:
+    """Make a pack folder in `output`; checkpoints stand in `output/checkpoints`.
+
+    Raises:
+        UsageError: unusable data or settings, or checkpoints of another run.
+        MbpmError: training diverged.
+    """
+    card_file = base_dir / CARD_FILE
+    card = BaseCard.parse(card_file.read_bytes(), str(card_file))
+    weights = base_dir / WEIGHTS_FILE
+    tokenizer = Tokenizer.from_gguf(weights)
+    chat = ChatFormat.from_gguf(weights, tokenizer)
+    encode = partial(
+        encode_all, chat=chat, activation=config.activation, max_length=config.max_length
+    )
+    rows, held_out_rows = encode(training), encode(held_out)
+    torch_device = pick_device(device)
+    dtype = torch.float32 if torch_device.type == "cpu" else torch.float16
+    reporter.stage("loading the base")
+    model = Model(
+        (file := open_gguf(weights)),
+        model_config(file),
+        torch_device,
+        partial(DequantLinear, device=torch_device, dtype=dtype),
+    )
+    reporter.stage("training")
+    result = train(model, card, rows, held_out_rows, config, output / "checkpoints", reporter.step)
+    shipped = to_half(result.tensors)
+
+    reporter.stage("evaluating on held-out data")
+    adapter = TrainableAdapter(card, config.rank, config.alpha, config.seed, torch_device)
+    adapter.load(shipped)
+    score_both = [
+        partial(score, model, delta, batch_tokens=config.batch_tokens) for delta in (None, adapter)
+    ]
+    base, pack = (run(held_out_rows) for run in score_both)
+    metrics = [perplexity(held_out_rows, base, pack, config.seed)]
+    for kind in sorted({e.kind for e in held_out if e.choices}):
+        choices = choice_rows([e for e in held_out if e.kind == kind], chat, config)
+        if choices.groups:
+            scores = [run(choices.rows) for run in score_both]
+            metrics.append(choice_accuracy(kind or "all", choices, *scores, config.seed))
+    del model, adapter
+
+    engine = TorchEngine(base_dir, device=device)
+    reporter.stage("calibrating routing")
+    routing, routing_eval = make_routing(engine, chat, base_dir, training, held_out, config.seed)
+    evals = Evals(
+        domain=spec.domain,
+        base_fingerprint=card.fingerprint,
+        runtime=f"torch {torch_device.type}, {str(dtype).removeprefix('torch.')} arithmetic over "
+        "the quantised base",
+        seed=config.seed,
+        metrics=tuple(metrics),
+        routing=routing_eval,
+    )
+    info = AdapterInfo(
+        activation=config.activation,
+        rank=config.rank,
+        alpha=config.alpha,
+        modules=len(card.modules),
+    )
+    reporter.stage("recording canaries")
+    slot = engine.add_adapter(Adapter.build(shipped, card, info.scale, engine.device, engine.dtype))
+    described = PackToml(
+        name=spec.name,
+        version=spec.version,
+        domain=spec.domain,
+        description=spec.description,
+        license=spec.license,
+        base=BaseRef(name=card.name, fingerprint=card.fingerprint),
+        adapter=info,
+        sources=spec.sources,
+        recipe=spec.recipe,
+        canaries=record(engine, chat, canary_prompts(held_out), info.activation, slot),
+    )
+    write_pack_folder(output, described, shipped, routing, evals)
+    return Made(described, evals)
+
+
+def canary_prompts(examples: Sequence[Example]) -> list[str]:
+    """A few different held-out questions."""
+    prompts: dict[str, None] = {}
+    for example in examples:
+        question = example.messages[0].content
+        if len(example.messages) == 2 and 1 <= len(question) <= MAX_PROMPT_CHARACTERS:
+            prompts.setdefault(question)
+    return list(prompts)[:CANARIES]

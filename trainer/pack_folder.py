@@ -1,0 +1,85 @@
+"""Writing the result of a training run: a folder that `mbpm pack`, `publish` and `install` take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tomli_w
+import torch
+from safetensors.torch import save
+
+from specs.evals import Evals, Metric
+from specs.manifest import ADAPTER_FILE, EVALS_FILE, README_FILE, ROUTING_FILE
+from specs.pack_toml import PACK_TOML, PackToml
+
+
+def to_half(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """float16 copies: what a pack ships, and therefore what is evaluated."""
+    return {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
+
+
+def write_pack_folder(
+    folder: Path,
+    pack: PackToml,
+    adapter: dict[str, torch.Tensor],
+    routing: bytes,
+    evals: Evals,
+) -> None:
+    """Write every file of an author's pack folder; `pack.toml` comes last and makes it one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        ADAPTER_FILE: save(adapter),
+        ROUTING_FILE: routing,
+        EVALS_FILE: evals.canonical(),
+        README_FILE: card_text(pack, evals).encode(),
+        PACK_TOML: tomli_w.dumps(pack.model_dump(mode="json", exclude_none=True)).encode(),
+    }
+    for name, data in files.items():
+        temporary = folder / f".{name}.tmp"
+        temporary.write_bytes(data)
+        temporary.replace(folder / name)
+
+
+def card_text(pack: PackToml, evals: Evals) -> str:
+    """The pack's README: what it is for, what it was made from, what was measured."""
+    lines = [
+        f"# {pack.name} {pack.version}",
+        "",
+        pack.description,
+        "",
+        f"- Base: `{pack.base.name}`, fingerprint `{pack.base.fingerprint[:16]}…`",
+        f"- Adapter: rank {pack.adapter.rank}, alpha {pack.adapter.alpha:g}, on "
+        f"{pack.adapter.modules} modules, active on "
+        + ("the answer only" if pack.adapter.activation == "answer" else "every token"),
+        f"- Licence: {pack.license}",
+        "",
+        "## Evaluation",
+        "",
+        f"Held-out groups that training never saw; {evals.runtime}; 95 % intervals by paired "
+        "bootstrap over groups.",
+        "",
+        "| metric | base | with pack | gain | rows |",
+        "|---|---|---|---|---|",
+        *(_row(m) for m in evals.metrics),
+    ]
+    if (routing := evals.routing) is not None:
+        lines += [
+            "",
+            f"Routing: {routing.recall:.1%} of {routing.own_rows} held-out prompts of its own are "
+            f"taken, {routing.false_fires:.1%} of {routing.background_rows} other prompts.",
+        ]
+    lines += [f"\n{note}" for note in evals.notes]
+    if pack.sources:
+        lines += ["", "## Sources", ""]
+        for source in pack.sources:
+            note = f". {source.note}" if source.note else ""
+            lines.append(f"- {source.name} {source.version}".rstrip() + f": {source.license}{note}")
+    return "\n".join(lines) + "\n"
+
+
+def _row(m: Metric) -> str:
+    chance = f" (chance {m.baseline:.3g})" if m.baseline is not None else ""
+    return (
+        f"| {m.name}{chance} | {m.base:.4g} | {m.pack:.4g} | "
+        f"{m.gain:+.4g} [{m.gain_low:+.4g}, {m.gain_high:+.4g}] | {m.rows} |"
+    )
