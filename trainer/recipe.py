@@ -1,0 +1,162 @@
+"""Recipes: everything a pack is trained from, as one committed file.
+
+A recipe names its data by package, version and digest, the converter that makes examples of it,
+the split and the hyper-parameters, so that anyone can make the pack again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tomli
+from pydantic import Field
+
+from specs.blobs import WheelMember, WheelSource
+from specs.errors import IntegrityError, NotFoundError
+from specs.manifest import DataSource
+from specs.model import MAX_DOCUMENT_BYTES, Contract
+from specs.names import Name, Sha256
+from specs.versions import VersionText
+from trainer.config import TrainingConfig
+from trainer.data.converters import hpo, medmcqa
+from trainer.data.reading import Example
+from trainer.data.split import Split, split_by_group
+
+FOLDER = Path(__file__).parent / "recipes"
+
+Fetch = Callable[[WheelSource, str], Path]
+"""Takes where bytes come from and their SHA-256, gives a file that holds them, checked."""
+
+
+class RecipeSource(Contract):
+    """Data out of one wheel: `members`, concatenated in order, have the digest `sha256`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    version: Annotated[str, Field(max_length=100)] = ""
+    license: Annotated[str, Field(min_length=1, max_length=200)]
+    note: Annotated[str, Field(max_length=2000)] = ""
+    package: str
+    package_version: str
+    members: Annotated[tuple[str, ...], Field(min_length=1)]
+    sha256: Sha256
+
+    @property
+    def wheel(self) -> WheelSource:
+        """Where the bytes come from."""
+        return WheelSource(
+            parts=tuple(
+                WheelMember(package=self.package, version=self.package_version, member=member)
+                for member in self.members
+            )
+        )
+
+    @property
+    def record(self) -> DataSource:
+        """What the manifest says of it."""
+        place = f"from the wheel {self.package}=={self.package_version}"
+        return DataSource(
+            name=self.name,
+            version=self.version,
+            sha256=self.sha256,
+            license=self.license,
+            note=f"{self.note} ({place})" if self.note else place,
+        )
+
+
+class HpoSource(RecipeSource):
+    """Data read by `trainer.data.converters.hpo`."""
+
+    converter: Literal["hpo"]
+    options: hpo.HpoOptions
+
+    def examples(self, raw: bytes, seed: int) -> list[Example]:
+        """Examples made of the source's bytes."""
+        return hpo.convert(raw, self.options, seed)
+
+
+class MedmcqaSource(RecipeSource):
+    """Data read by `trainer.data.converters.medmcqa`."""
+
+    converter: Literal["medmcqa"]
+    options: medmcqa.MedmcqaOptions
+
+    def examples(self, raw: bytes, seed: int) -> list[Example]:
+        """Examples made of the source's bytes."""
+        return medmcqa.convert(raw, self.options, seed)
+
+
+class SplitOptions(Contract):
+    """How much is held out."""
+
+    held_out: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the groups."""
+
+
+class Recipe(Contract):
+    """What a pack is made of."""
+
+    format: Literal[1] = 1
+    name: Name
+    version: VersionText
+    domain: Name
+    description: Annotated[str, Field(min_length=1, max_length=2000)]
+    license: Annotated[str, Field(min_length=1, max_length=200)]
+    base: Name
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of sampling, phrasing and the split; `[training]` has one of its own."""
+    sources: Annotated[
+        tuple[Annotated[HpoSource | MedmcqaSource, Field(discriminator="converter")], ...],
+        Field(min_length=1),
+    ]
+    split: SplitOptions = SplitOptions()
+    training: TrainingConfig = TrainingConfig()
+
+    @property
+    def records(self) -> tuple[DataSource, ...]:
+        """The sources as the manifest lists them."""
+        return tuple(source.record for source in self.sources)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the program."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a bundled recipe by name, or any recipe by the path of its file.
+
+    Raises:
+        NotFoundError: there is none.
+        IntegrityError: it is not TOML, or not what is expected.
+    """
+    file = FOLDER / f"{name}.toml" if name in recipe_names() else Path(name)
+    if not file.is_file():
+        raise NotFoundError(
+            f"no recipe `{name}`: neither a file nor one of "
+            + ", ".join(f"`{known}`" for known in recipe_names())
+        )
+    if file.stat().st_size > MAX_DOCUMENT_BYTES:
+        raise IntegrityError(f"{file}: is larger than {MAX_DOCUMENT_BYTES:,} bytes")
+    try:
+        value = tomli.loads(file.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{file}: is not UTF-8 (byte {error.start})") from None
+    except (tomli.TOMLDecodeError, RecursionError) as error:
+        raise IntegrityError(f"{file}: is not TOML ({error})") from None
+    return Recipe.from_object(value, str(file))
+
+
+def recipe_data(recipe: Recipe, fetch: Fetch) -> Split:
+    """Fetch, convert and split a recipe's data: a function of the recipe alone.
+
+    Raises:
+        IntegrityError: the bytes are not what the recipe's converter reads.
+        UsageError: they give too little data.
+    """
+    examples: list[Example] = []
+    for source in recipe.sources:
+        raw = fetch(source.wheel, source.sha256).read_bytes()
+        examples.extend(source.examples(raw, recipe.seed))
+    return split_by_group(examples, fraction=recipe.split.held_out, seed=recipe.seed)
