@@ -31,9 +31,9 @@ SPREADSHEET_DATE = re.compile(
 )
 """What a spreadsheet made of ranges such as `10-20` long before the data was published."""
 LETTER_REFERENCE = re.compile(
-    r"(both )?\(?[a-d]\)?\s*(and|&|,|\+|or)\s*\(?[a-d]\)?\b", re.IGNORECASE
+    r"(both )?\(?[a-d]\)?\s*(and|&|,|\+|or)\s*\(?[a-d]\)?\b|[a-d]$", re.IGNORECASE
 )
-"""Options that name other options by letter, which our ways of listing do not keep."""
+"""Options that name other options, or parts of a figure, by letter."""
 NEEDS_OPTIONS = re.compile(
     r"\b(followings?|except|not|all|true|false|correct|incorrect|these|least|best|most)\b",
     re.IGNORECASE,
