@@ -1,0 +1,96 @@
+"""Small file operations that either happen whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from specs.errors import DoesNotFitError
+
+SPARE_BYTES = 32 * 1024 * 1024
+"""What is left free beside the bytes a command needs."""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, through a temporary file beside it; durable once this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename over `target` atomically and make the rename durable."""
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable, where the system knows how."""
+    # Windows cannot open a folder; there the rename itself is journaled.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` hold the bytes of `source`: a hard link, or a copy where links do not work."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def make_read_only(file: Path) -> None:
+    """Protect a file of the store from being edited by accident, where the system knows how."""
+    with contextlib.suppress(OSError):
+        file.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder; fine when it is not there, or (on Windows) still open elsewhere."""
+
+    def writable_again(call: Callable[[str], object], name: str, _error: object) -> None:
+        with contextlib.suppress(OSError):
+            Path(name).chmod(stat.S_IRWXU)
+            call(name)
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=writable_again)
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        writable_again(os.unlink, str(path), None)
+
+
+def check_space(folder: Path, needed: int, purpose: str) -> None:
+    """Refuse what the disk of `folder` (which need not exist yet) cannot hold.
+
+    Raises:
+        DoesNotFitError: fewer than `needed` bytes and a little more are free.
+    """
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed and needed + SPARE_BYTES > free:
+        from mbpm.output import size
+
+        raise DoesNotFitError(
+            f"{purpose} needs {size(needed)} on the disk of {folder}, and {size(free)} are free",
+            hint="free some space, or put the home elsewhere with `--home DIR`",
+        )

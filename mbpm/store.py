@@ -1,0 +1,128 @@
+"""The store: blobs by digest, and the pack and base folders linked out of them.
+
+    store/blobs/sha256/ab/abcdef…    one file per digest, read-only
+    store/packs/<manifest digest>/   manifest.json and the pack's files
+    store/bases/<card digest>/       card.json and the base's files
+    store/parts/                     unfinished downloads
+
+A blob enters by a rename after its digest was checked, a folder by a rename once it is complete:
+what has a final name is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from mbpm.files import link_or_copy, make_read_only, remove, replace, write_atomic
+from specs.base_card import CARD_FILE, BaseCard
+from specs.blobs import Blob
+from specs.errors import IntegrityError
+from specs.manifest import MANIFEST_FILE, Manifest
+
+
+class Store:
+    """The files of one home."""
+
+    def __init__(self, root: Path, staging: Path) -> None:
+        self.root = root
+        self.staging = staging
+
+    @property
+    def parts(self) -> Path:
+        """Where unfinished downloads live."""
+        return self.root / "parts"
+
+    def blob_path(self, sha256: str) -> Path:
+        """Where the blob with this digest is, or would be."""
+        return self.root / "blobs" / "sha256" / sha256[:2] / sha256
+
+    def pack_path(self, manifest: str) -> Path:
+        """Where the folder of the pack with this manifest digest is, or would be."""
+        return self.root / "packs" / manifest
+
+    def base_path(self, card: str) -> Path:
+        """Where the folder of the base with this card digest is, or would be."""
+        return self.root / "bases" / card
+
+    def has(self, blob: Blob) -> bool:
+        """Whether the blob is here; its bytes were checked when it came."""
+        try:
+            return self.blob_path(blob.sha256).stat().st_size == blob.size
+        except OSError:
+            return False
+
+    def adopt(self, file: Path, sha256: str) -> None:
+        """Move a file whose digest was checked in as a blob."""
+        target = self.blob_path(sha256)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        make_read_only(file)
+        replace(file, target)
+
+    def add_bytes(self, data: bytes) -> str:
+        """Store a small document and return its digest."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        target = self.blob_path(sha256)
+        if not target.is_file() or target.read_bytes() != data:
+            write_atomic(target, data)
+            make_read_only(target)
+        return sha256
+
+    def manifest(self, sha256: str) -> Manifest:
+        """The manifest with this digest.
+
+        Raises:
+            IntegrityError: it is missing or was changed.
+        """
+        return Manifest.parse(self._document(sha256, "manifest"), f"manifest {sha256[:12]}")
+
+    def card(self, sha256: str) -> BaseCard:
+        """The base card with this digest; raises as `manifest` does."""
+        return BaseCard.parse(self._document(sha256, "base card"), f"base card {sha256[:12]}")
+
+    def _document(self, sha256: str, what: str) -> bytes:
+        path = self.blob_path(sha256)
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            raise IntegrityError(
+                f"{what} {sha256[:12]} is missing from the store",
+                hint="`mbpm doctor` tells what is damaged and how to mend it",
+            ) from None
+        if hashlib.sha256(raw).hexdigest() != sha256:
+            raise IntegrityError(
+                f"{path}: was changed, its bytes do not match its digest",
+                hint="`mbpm doctor` tells what is damaged and how to mend it",
+            )
+        return raw
+
+    def make_pack(self, manifest: Manifest) -> Path:
+        """Build the folder of a pack whose blobs are all here, unless it is there already."""
+        raw = manifest.canonical()
+        digest = self.add_bytes(raw)
+        return self._make(self.pack_path(digest), MANIFEST_FILE, digest, manifest.blobs)
+
+    def make_base(self, card: BaseCard) -> Path:
+        """Build the folder of a base whose blobs are all here, unless it is there already."""
+        digest = self.add_bytes(card.canonical())
+        files = [f.blob for f in card.files]
+        return self._make(self.base_path(digest), CARD_FILE, digest, files)
+
+    def _make(self, target: Path, document: str, digest: str, blobs: Iterable[Blob]) -> Path:
+        if target.is_dir():
+            return target
+        folder = self.staging / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        link_or_copy(self.blob_path(digest), folder / document)
+        for blob in blobs:
+            link_or_copy(self.blob_path(blob.sha256), folder / blob.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(folder, target)
+        return target
+
+    def drop(self, kind: str, digest: str) -> None:
+        """Remove a pack's or base's folder, or a blob, by digest."""
+        paths = {"pack": self.pack_path, "base": self.base_path, "blob": self.blob_path}
+        remove(paths[kind](digest))
