@@ -89,8 +89,8 @@ def _read_blocks_of_32(tensor: GGUFTensor, rows: int) -> Codes:
     blocks = np.asarray(tensor.data).reshape(rows, -1, size)
     scale = _half(blocks, 0)
     if tensor.type == "Q8_0":
-        codes = np.ascontiguousarray(blocks[..., 2:]).view(np.int8)
-        return Codes(8, codes.reshape(rows, -1), scale[..., 0], None)
+        signed = np.ascontiguousarray(blocks[..., 2:]).view(np.int8)
+        return Codes(8, signed.reshape(rows, -1), scale[..., 0], None)
     if tensor.type == "Q5_0":
         high = np.unpackbits(blocks[..., 2:6], axis=-1, bitorder="little")
         signed = (_nibbles(blocks[..., 6:]) | (high << 4)).astype(np.int8) - 16
@@ -161,6 +161,9 @@ class Int4PackLinear:
             zero = np.concatenate([np.zeros_like(codes.scale), 8.0 * codes.scale], axis=1)
         self.two_planes = codes.bits == 8
         self.rows = len(planes)
+        missing = -self.rows % 16  # the operator wants whole blocks of 16 rows
+        planes = np.pad(planes, ((0, missing), (0, 0)))
+        scale, zero = (np.pad(x, ((0, missing), (0, 0))) for x in (scale, zero))
         self.packed: torch.Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(
             torch.from_numpy(planes.astype(np.int32)), 1
         )
@@ -174,7 +177,7 @@ class Int4PackLinear:
         y: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
             flat, self.packed, GROUP, self.scale_and_zero
         )
-        return y.to(x.dtype).reshape(*x.shape[:-1], self.rows)
+        return y[:, : self.rows].to(x.dtype).reshape(*x.shape[:-1], self.rows)
 
     @property
     def nbytes(self) -> int:

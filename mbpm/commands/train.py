@@ -1,0 +1,272 @@
+"""`mbpm train`: a pack from a person's own data, or from a committed recipe."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specs.errors import NotFoundError, UsageError
+from specs.manifest import DataSource
+from specs.names import check_name
+
+if TYPE_CHECKING:
+    from mbpm.output import Output
+    from mbpm.state import State
+    from specs.evals import Evals, Metric
+    from trainer.loop import StepReport
+    from trainer.make_pack import PackSpec
+
+PLAIN_SECONDS = 10.0
+"""How often a line is printed where there is no terminal."""
+
+
+def command(
+    ctx: typer.Context,
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the pack is about, such as `legal`")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="JSON-lines of chats or prompt/response pairs, text or Markdown, or a folder",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Train from a recipe instead")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the pack [default: the domain]")
+    ] = None,
+    version: Annotated[str, typer.Option("--pack-version", help="Version of the pack")] = "0.1.0",
+    description: Annotated[str | None, typer.Option(help="One line about the pack")] = None,
+    licence: Annotated[
+        str, typer.Option("--license", metavar="SPDX", help="Licence of the pack and its data")
+    ] = "LicenseRef-unspecified",
+    base: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Base to train on [default: the installed]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the pack goes [default: ./NAME-pack]"),
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=0.5, help="Share of the groups kept for evaluation")
+    ] = 0.1,
+    activation: Annotated[
+        str | None,
+        typer.Option(metavar="answer|full", help="Act on the answer only, or on every token"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data [default: 3]")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the adapter [default: 8]")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Adapter scale is alpha / rank [default: 16]")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="[default: 0.001]")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens per step [default: 2048]")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens per example [default: 512]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train")] = "auto",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Drop the checkpoints of an earlier run")
+    ] = False,
+) -> None:
+    """Train a pack from your own data: `mbpm train --domain legal --data chats.jsonl`.
+
+    A run that was stopped goes on where it was when the same command is given again.
+    """
+    state: State = ctx.obj
+    changes = {
+        "activation": activation,
+        "epochs": epochs,
+        "rank": rank,
+        "alpha": alpha,
+        "learning_rate": learning_rate,
+        "batch_tokens": batch_tokens,
+        "max_length": max_length,
+        "seed": seed,
+    }
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if (recipe is None) == (data is None):
+        raise UsageError(
+            "say what to train on: either `--data FILE` with `--domain NAME`, or `--recipe NAME`"
+        )
+    if recipe is not None:
+        from mbpm.recipes import prepare
+
+        spec, config, training, held, wanted_base = prepare(state, recipe, changes)
+        base = base or wanted_base
+    else:
+        from trainer.data.reading import read_dataset
+        from trainer.data.split import split_by_group
+
+        assert data is not None
+        if domain is None:
+            raise UsageError(
+                "`--domain NAME` is missing: what the pack is about",
+                hint=f"`mbpm train --domain legal --data {data}`",
+            )
+        spec = _spec(domain, name, version, description, licence, data)
+        config = _config(changes)
+        split = split_by_group(read_dataset(data), fraction=held_out, seed=config.seed)
+        training, held = split.train, split.held_out
+        if split.dropped:
+            state.out.note(f"{split.dropped} held-out examples left out: training asks the same")
+    folder = output or Path(f"{spec.name}-pack")
+    if restart:
+        _drop_checkpoints(folder)
+    installed = state.home.current().base(base) if base else state.home.default_base()
+    if installed is None:
+        raise NotFoundError(f"base `{base}` is not installed", hint=f"mbpm base install {base}")
+
+    from trainer.make_pack import make_pack
+
+    state.out.note(
+        f"{len(training):,} examples to train on, {len(held):,} held out, base {installed.name}"
+    )
+    with _Progress(state.out) as progress:
+        made = make_pack(
+            state.home.base_dir(installed),
+            spec,
+            training,
+            held,
+            config,
+            folder,
+            progress,
+            device=device,
+        )
+    _show(state.out, folder, made.evals)
+
+
+def _spec(
+    domain: str, name: str | None, version: str, description: str | None, licence: str, data: Path
+) -> PackSpec:
+    from specs.versions import Version
+    from trainer.make_pack import PackSpec
+
+    try:
+        return PackSpec(
+            name=check_name(name or domain),
+            version=Version(version).text,
+            domain=check_name(domain),
+            description=description or f"A pack about {domain}, trained on {data.name}",
+            license=licence,
+            sources=(DataSource(name=data.name, license=licence),),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _config(changes: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    from specs.model import describe
+    from trainer.config import TrainingConfig
+
+    try:
+        return TrainingConfig(**changes)
+    except ValidationError as error:
+        raise UsageError(describe(error)) from None
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    from trainer.checkpoint import BEST, LAST
+
+    for file in (LAST, BEST):
+        (folder / "checkpoints" / file).unlink(missing_ok=True)
+
+
+class _Progress(AbstractContextManager["_Progress"]):
+    """A bar with loss, speed and time left on a terminal; a line now and then elsewhere."""
+
+    def __init__(self, out: Output) -> None:
+        import sys
+
+        self.out = out
+        self.bar: Any = None
+        self.task: Any = None
+        self.said = 0.0
+        self.live = out.mode == "human" and sys.stderr.isatty()
+
+    def __exit__(self, *details: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def stage(self, text: str) -> None:
+        self._stop()
+        self.out.note(text)
+        if self.live and text == "training":
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                TextColumn("loss {task.fields[loss]:.3f}"),
+                TextColumn("{task.fields[speed]:.0f} tok/s"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True, no_color=self.out.no_color),
+            )
+            self.task = self.bar.add_task("", total=None, epoch=1, loss=0.0, speed=0.0)
+
+    def step(self, report: StepReport) -> None:
+        if self.bar is not None:
+            if not self.bar.live.is_started:
+                self.bar.start()
+            self.bar.update(
+                self.task,
+                total=report.steps,
+                completed=report.step,
+                epoch=report.epoch,
+                loss=report.loss,
+                speed=report.tokens_per_second,
+            )
+        elif time.monotonic() - self.said > PLAIN_SECONDS or report.step == report.steps:
+            self.said = time.monotonic()
+            self.out.note(
+                f"step {report.step}/{report.steps}, loss {report.loss:.3f}, "
+                f"{report.tokens_per_second:.0f} tok/s, {report.seconds_left:.0f} s left"
+            )
+        if report.held_out is not None:
+            text = f"epoch {report.epoch}: held-out loss {report.held_out:.4f}"
+            if self.bar is not None:
+                self.bar.console.print(text)
+            else:
+                self.out.note(text)
+
+
+def _show(out: Output, folder: Path, evals: Evals) -> None:
+    out.table(
+        ["metric", "base", "with pack", "gain", "95 % interval", "rows"],
+        [_row(m) for m in evals.metrics],
+    )
+    if (routing := evals.routing) is not None:
+        out.line(
+            f"routing: takes {routing.recall:.1%} of its own held-out prompts, "
+            f"{routing.false_fires:.1%} of others"
+        )
+    out.line(f"pack folder: {folder}")
+    out.result({"folder": str(folder), "evals": evals.model_dump(mode="json")})
+    if evals.metrics[0].gain_low <= 0:
+        out.warn(
+            f"no certain gain on {evals.metrics[0].name}: `mbpm publish` will refuse this pack"
+        )
+    out.hint(f"mbpm install {folder}")
+
+
+def _row(m: Metric) -> list[str]:
+    interval = f"[{m.gain_low:+.3f}, {m.gain_high:+.3f}]"
+    return [m.name, f"{m.base:.3f}", f"{m.pack:.3f}", f"{m.gain:+.3f}", interval, str(m.rows)]
