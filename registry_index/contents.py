@@ -1,17 +1,17 @@
-"""Whether the files of a pack are what its manifest says: pure checks and reading, no writing."""
+"""Whether the files of a pack are what its manifest says; reads, and writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specs.attach import check_attach
 from specs.base_card import BaseCard
 from specs.blobs import Blob
-from specs.errors import IntegrityError
+from specs.errors import IntegrityError, NotFoundError
 from specs.evals import Evals
-from specs.manifest import ADAPTER_FILE, EVALS_FILE, ROUTING_FILE, Manifest
+from specs.manifest import ADAPTER_FILE, EVALS_FILE, ROUTING_FILE, BaseRef, Manifest
 from specs.model import MAX_DOCUMENT_BYTES
 from specs.safetensors_header import TensorInfo, read_header
 
@@ -47,6 +47,25 @@ def prove_attach(manifest: Manifest, files: Mapping[str, Path], card: BaseCard) 
     """
     file = files[ADAPTER_FILE]
     return check_attach(manifest, read_header(file), card, str(file))
+
+
+def find_card(base: BaseRef, cards: Sequence[BaseCard]) -> BaseCard:
+    """The card of the base a pack names, by fingerprint; else one of the same name, so that the
+    attach proof can say how the two differ.
+
+    Raises:
+        NotFoundError: no card fits.
+    """
+    for card in cards:
+        if card.fingerprint == base.fingerprint:
+            return card
+    for card in cards:
+        if card.name == base.name:
+            return card
+    raise NotFoundError(
+        f"base `{base.name}` ({base.fingerprint[:12]}) is in no registry that was asked",
+        hint="`mbpm base list` shows the bases there are",
+    )
 
 
 def check_blob(blob: Blob, file: Path) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from registry_index import bundled
-from registry_index.contents import check_blob, check_contents, prove_attach
+from registry_index.contents import check_blob, check_contents, find_card, prove_attach
 from registry_index.tree import (
     BASES_DIR,
     CONFIG_FILE,
@@ -57,6 +57,8 @@ class Release:
     files: Mapping[str, Path]
     line: IndexLine
     """What the index will say."""
+    base: str
+    """The name of the base the adapter was checked against."""
     modules: int
     """How many modules of the base the adapter attaches to."""
     new_registry: bool
@@ -97,7 +99,8 @@ def check_release(
     for blob in manifest.blobs:
         check_blob(blob, files[blob.path])
     evals = check_contents(manifest, files)
-    modules = prove_attach(manifest, files, _card(manifest, registry, new))
+    card = find_card(manifest.base, ([] if new else registry.bases()) + bundled().bases())
+    modules = prove_attach(manifest, files, card)
     failed = failed_gates(evals, gates or Gates())
     if failed and not force:
         raise GateError(
@@ -129,7 +132,7 @@ def check_release(
         published=(now or datetime.now(timezone.utc)).strftime("%Y-%m-%dT%H:%M:%SZ"),
         forced=tuple(failed),
     )
-    return Release(manifest, files, line, modules, new)
+    return Release(manifest, files, line, card.name, modules, new)
 
 
 def failed_gates(evals: Evals, gates: Gates) -> list[str]:
@@ -222,22 +225,6 @@ def _check_vacant(root: Path) -> None:
             f"{root}: holds other files (`{sorted(others)[0]}`) and is not a registry",
             hint="name a registry, an empty directory or one that does not exist yet",
         )
-
-
-def _card(manifest: Manifest, registry: Registry, new: bool) -> BaseCard:
-    """The card of the base that the pack was made for, or else one of the same name."""
-    cards = ([] if new else registry.bases()) + bundled().bases()
-    for card in cards:
-        if card.fingerprint == manifest.base.fingerprint:
-            return card
-    for card in cards:
-        if card.name == manifest.base.name:
-            return card
-    raise NotFoundError(
-        f"{manifest.name} {manifest.version} needs base `{manifest.base.name}` "
-        f"({manifest.base.fingerprint[:12]}), which neither the registry nor mbpm knows",
-        hint="`mbpm base list` shows the bases there are",
-    )
 
 
 def _index(registry: Registry, name: str) -> PackIndex | None:

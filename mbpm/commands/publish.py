@@ -1,0 +1,76 @@
+"""`mbpm publish`: put a pack folder into a registry directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mbpm.commands.pack import describe, summary
+from mbpm.state import State
+from specs.errors import UsageError
+
+
+def command(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A pack folder, as `mbpm train` makes it")],
+    registry: Annotated[
+        str, typer.Option(metavar="DIRECTORY", help="The registry; made where it is missing")
+    ],
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Publish although the evals show no gain, and record that"),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and change nothing")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
+) -> None:
+    """Check a pack folder and publish it to a registry.
+
+    Refused are a pack that does not attach to its base, a version that is published already and,
+    unless `--force` is given, a pack whose evals show no gain on its own domain.
+    """
+    from registry_index.packing import build_manifest
+    from registry_index.publish import check_release, publish
+    from specs.pack_toml import read_pack_toml
+
+    state: State = ctx.obj
+    out = state.out
+    root = _directory(registry)
+    gates = read_pack_toml(folder).gates
+    manifest, files = build_manifest(folder)
+    release = check_release(manifest, files, root, gates=gates, force=force)
+    out.line(
+        f"publish  {manifest.name} {manifest.version} to {root}"
+        + (" (a new registry)" if release.new_registry else "")
+    )
+    describe(out, manifest, release.base, release.modules)
+    if (main := release.line.evals) is not None:
+        out.line(f"gain     {main.metric}: {main.base:.4g} -> {main.pack:.4g}, {main.rows} rows")
+    for reason in release.line.forced:
+        out.warn(f"published in spite of this: {reason}")
+    if not dry_run:
+        out.confirm("Publish?", yes=yes)
+        publish(release, root)
+        out.note(f"published {manifest.name} {manifest.version}")
+        if out.mode == "human":
+            out.hint(f"install it with `mbpm install {manifest.name} --registry {root}`")
+    out.result(
+        {
+            "registry": str(root),
+            "published": not dry_run,
+            "forced": list(release.line.forced),
+            **summary(manifest, release.base, release.modules),
+        }
+    )
+
+
+def _directory(registry: str) -> Path:
+    if "://" in registry:
+        raise UsageError(
+            f"`{registry}` is an address, and publishing needs a directory",
+            hint="publish into a directory, and let a web server hand that out",
+        )
+    return Path(registry)
