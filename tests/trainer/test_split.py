@@ -1,0 +1,82 @@
+"""The held-out split."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specs.errors import UsageError
+from trainer.data.reading import Example
+from trainer.data.split import MIN_HELD_OUT_GROUPS, position, split_by_group
+
+
+def example(prompt: str, group: str) -> Example:
+    return Example.of_pair(prompt, "answer", group)
+
+
+def rows(groups: int, per_group: int = 3) -> list[Example]:
+    return [example(f"{g} {i}", f"g{g}") for g in range(groups) for i in range(per_group)]
+
+
+@given(st.integers(8, 300), st.integers(0, 5), st.floats(0.05, 0.3))
+def test_no_group_stands_on_both_sides_and_nothing_is_lost(
+    groups: int, seed: int, fraction: float
+) -> None:
+    data = rows(groups)
+    try:
+        split = split_by_group(data, fraction=fraction, seed=seed)
+    except UsageError:
+        assert groups < 20
+        return
+    assert not {e.group for e in split.train} & {e.group for e in split.held_out}
+    assert len(split.train) + len(split.held_out) == len(data)
+
+
+def test_a_group_keeps_its_side_when_data_is_added() -> None:
+    before = split_by_group(rows(500), fraction=0.1)
+    after = split_by_group(rows(900), fraction=0.1)
+    assert {e.group for e in before.held_out} < {e.group for e in after.held_out}
+    assert {e.group for e in before.train} < {e.group for e in after.train}
+    assert 0.06 < len(after.held_out) / 2700 < 0.14
+
+
+def test_another_seed_holds_out_other_groups() -> None:
+    one, two = (split_by_group(rows(200), seed=s).held_out for s in (0, 1))
+    assert {e.group for e in one} != {e.group for e in two}
+
+
+def test_a_held_out_prompt_that_training_also_asks_is_dropped() -> None:
+    data = rows(200)
+    held = sorted({e.group for e in split_by_group(data).held_out})
+    trained = next(e for e in split_by_group(data).train)
+    repeat = trained.messages[0].content
+    data += [example(f"  {repeat.upper()}?", held[0]), example("new", held[0])]
+    split = split_by_group(data)
+    assert split.dropped == 1
+    assert "new" in {e.messages[0].content for e in split.held_out}
+    assert trained in split.train
+
+
+@pytest.mark.parametrize("groups", [1, 2 * MIN_HELD_OUT_GROUPS - 1])
+def test_too_few_groups(groups: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        split_by_group(rows(groups, 40))
+    assert f"{40 * groups} examples in {groups} groups (expected at least 8" in caught.value.message
+
+
+def test_too_few_examples_to_train_on() -> None:
+    with pytest.raises(UsageError, match="5 examples beside 4 held-out ones"):
+        split_by_group(rows(9, 1))
+
+
+def test_held_out_data_that_is_all_in_training() -> None:
+    data = [example("the same question", f"g{g}") for g in range(100)]
+    with pytest.raises(UsageError, match="0 groups are left after dropping"):
+        split_by_group(data)
+
+
+def test_positions_are_spread_evenly() -> None:
+    places = [position(f"g{i}", 0) for i in range(2000)]
+    assert min(places) >= 0 and max(places) < 1
+    assert abs(sum(places) / 2000 - 0.5) < 0.03
