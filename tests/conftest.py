@@ -1,0 +1,25 @@
+"""Fixtures that every folder of tests may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.bases import base_folder
+
+# Set before torch is imported anywhere: tests must not take all cores of a small machine.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """Folder of the base `smollm2-135m`."""
+    return base_folder("smollm2-135m", "MBPM_TEST_SMOLLM2")
+
+
+@pytest.fixture(scope="session")
+def qwen05() -> Path:
+    """Folder of the base `qwen2.5-0.5b` (491 MB): for tests marked `slow` only."""
+    return base_folder("qwen2.5-0.5b", "MBPM_TEST_QWEN05")
