@@ -205,9 +205,8 @@ def test_data_of_another_format(raw: bytes, expected: str) -> None:
 
 
 def test_every_way_of_listing_shows_every_option() -> None:
-    shown = {
-        with_options("Q?", ["one", "two", "three", "four"], random.Random(s)) for s in range(40)
-    }
+    options = ["one", "two", "three", "four"]
+    shown = {with_options("Q?", options, random.Random(seed)) for seed in range(40)}
     assert len(shown) == 5
     for text in shown:
         assert text.startswith("Q?")
