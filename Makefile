@@ -1,0 +1,83 @@
+# What a contributor types. Needs python3 (3.10 or later, with venv), make, and nothing else.
+#
+# Everything made here stands in .venv and .cache: `make clean` removes both.
+
+PYTHON ?= python3
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+MBPM := $(BIN)/mbpm
+DEMO_HOME := .cache/demo-home
+TEST_HOME := .cache/test-home
+MEDICAL := .cache/medical-pack
+QUESTION := What is the clinical term for 'small jaw'?
+
+# one thread per worker: two thread pools that spin on two cores slow each other down many times
+TEST_ENV := OMP_NUM_THREADS=1 MBPM_TEST_HOME=$(TEST_HOME)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format schemas pack-medical clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{t=$$2; $$1=$$2=""; printf "  make %-14s%s\n", t, $$0}'
+
+$(BIN)/python:
+	@echo "making the environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "error: $(PYTHON) is older than 3.10" >&2; \
+	      echo "hint: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { rm -rf $(VENV); echo "error: $(PYTHON) cannot make virtual environments" >&2; \
+	      echo "hint: on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing mbpm and what it needs (minutes the first time)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests need"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## Install the medical pack and ask it a question
+	@$(MBPM) --home $(DEMO_HOME) install medical --yes
+	@$(MBPM) --home $(DEMO_HOME) list
+	@echo
+	@echo "$$ mbpm run --explain \"$(QUESTION)\""
+	@$(MBPM) --home $(DEMO_HOME) run --explain --seed 1 "$(QUESTION)"
+
+# fetched before the tests start, so that no two of them do it at once
+$(TEST_HOME)/.%: $(VENV)/.installed
+	@$(MBPM) --home $(TEST_HOME) base install $* --yes
+	@touch $@
+
+test: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m  ## Run the whole suite
+	@$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m $(TEST_HOME)/.qwen2.5-0.5b  ## Run the slow tests (fetches the 0.5B base, 491 MB)
+	@$(TEST_ENV) $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev  ## Check style, types, import direction and schemas
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m specs.schemas --check
+
+format: $(VENV)/.installed-dev  ## Rewrite the source in the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+schemas: $(VENV)/.installed  ## Write the JSON Schemas again from the models
+	@$(BIN)/python -m specs.schemas
+
+pack-medical: $(TEST_HOME)/.smollm2-135m  ## Train the bundled medical pack again
+	@$(MBPM) --home $(TEST_HOME) train --recipe medical --output $(MEDICAL)
+	@$(MBPM) --home $(TEST_HOME) pack $(MEDICAL)
+
+clean:  ## Remove the environment, the caches and everything built
+	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
