@@ -88,6 +88,8 @@ def parse_index(raw: bytes, name: str, where: str) -> PackIndex:
         value = load_json(text, line_where)
         try:
             check_format(value, IndexLine, line_where)
+        except IntegrityError:
+            raise
         except MbpmError:
             version = value.get("version") if isinstance(value, dict) else None
             newer.append(version if isinstance(version, str) else "?")

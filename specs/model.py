@@ -113,12 +113,19 @@ def load_json(raw: bytes, where: str) -> object:
 
 
 def check_format(value: object, cls: type[Contract], where: str) -> None:
-    """Refuse a newer `format` by name before anything else is looked at."""
+    """Refuse a newer `format` by name before anything else is looked at.
+
+    Raises:
+        MbpmError: a newer one; IntegrityError where it is not a format at all.
+    """
     field = cls.model_fields.get("format")
     if field is None or not isinstance(value, dict):
         return
-    found = value.get("format")
-    if isinstance(found, int) and found > 1:
+    found = value.get("format", 1)
+    # `True` and `1.0` equal 1 in Python, so the field itself would let them pass
+    if type(found) is not int or found < 1:
+        raise IntegrityError(f"{where}: `format` must be a positive integer")
+    if found > 1:
         raise MbpmError(
             f"{where}: has format {found}, and this version of mbpm reads format 1",
             hint="upgrade mbpm: `pip install --upgrade mbpm`",

@@ -8,6 +8,7 @@ offset in range, no gap, no overlap, size = shape x dtype.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from specs.model import load_json
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1}
+_NAME = re.compile(r"[!-~]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,13 @@ def _check(raw: bytes, data_size: int, where: str) -> Header:
 
 
 def _tensor(name: str, entry: object, data_size: int, where: str) -> TensorInfo:
+    if not _NAME.fullmatch(name):
+        raise IntegrityError(f"{where}: {name[:100]!r} is not an acceptable tensor name")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise IntegrityError(f"{where}: tensor `{name}` needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in DTYPE_BYTES:
-        raise IntegrityError(f"{where}: tensor `{name}` has unsupported dtype {dtype!r}")
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise IntegrityError(f"{where}: tensor `{name}` has unsupported dtype {str(dtype)[:20]!r}")
     if not _naturals(shape) or len(shape) > 8:
         raise IntegrityError(f"{where}: tensor `{name}` has a malformed shape")
     if not _naturals(offsets) or len(offsets) != 2:
