@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +36,8 @@ class Prompt:
 
     tokens: list[int]
     header_start: int
+    last_message: tuple[int, int]
+    """Where the content of the last message lies: `tokens[start:end]`."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,29 @@ class ChatFormat:
             UsageError: a message with an unknown role, or none at all.
             IntegrityError: the template fails, or does not end with an assistant header.
         """
-        messages, marker = self._shielded(messages)
+        messages, markers = self._shielded(messages)
         before = self._render(messages, False)
         text = self._render(messages, True)
         if not text.startswith(before) or len(text) == len(before):
             raise IntegrityError(f"{self._where}: the chat template has no assistant header")
-        tokens, header = self._encode(before, marker), self._encode(text[len(before) :], marker)
-        return Prompt(tokens + header, len(tokens))
+        tokens, header = self._encode(before, markers), self._encode(text[len(before) :], markers)
+        return Prompt(tokens + header, len(tokens), self._last_message(messages, markers, tokens))
+
+    def _last_message(
+        self, messages: list[dict[str, str]], markers: str, tokens: list[int]
+    ) -> tuple[int, int]:
+        """Where the last message's content, without white space round it, lies in `tokens`."""
+        content, fence = messages[-1]["content"], markers[1]
+        core = content.strip()
+        fenced = content.replace(core, fence + core + fence, 1) if core else fence * 2
+        last = {"role": messages[-1]["role"], "content": fenced}
+        parts = self._render([*messages[:-1], last], False).split(fence)
+        if len(parts) != 3:
+            raise IntegrityError(
+                f"{self._where}: the chat template leaves out or repeats a message"
+            )
+        start = len(self._encode(parts[0], markers))
+        return start, max(start, len(tokens) - len(self._encode(parts[2], markers)))
 
     def example(self, messages: Sequence[Message]) -> Example:
         """A conversation that ends with an assistant message, up to its end-of-turn token.
@@ -138,7 +157,7 @@ class ChatFormat:
         if not messages or messages[-1].get("role") != "assistant":
             raise UsageError("a training conversation must end with a message of the assistant")
         prompt = self.prompt(messages[:-1])
-        shielded, marker = self._shielded(messages)
+        shielded, markers = self._shielded(messages)
         opened = self._render(shielded[:-1], True)
         text = self._render(shielded, False)
         if not text.startswith(opened):
@@ -152,13 +171,16 @@ class ChatFormat:
             )
         tokens = [
             *prompt.tokens,
-            *self._encode(answer, marker),
+            *self._encode(answer, markers),
             self._tokenizer.special[end],
         ]
         return Example(tokens, prompt.header_start, len(prompt.tokens))
 
     def _shielded(self, messages: Sequence[Message]) -> tuple[list[dict[str, str]], str]:
-        """Messages with every look-alike broken by a private-use character they do not hold."""
+        """Messages with every look-alike broken, and two private-use characters they do not hold.
+
+        The first one breaks look-alikes; `_encode` takes both out again.
+        """
         if not messages:
             raise UsageError("a conversation needs at least one message")
         for message in messages:
@@ -167,14 +189,18 @@ class ChatFormat:
                     f"a message needs a role ({', '.join(ROLES)}) and content, got {dict(message)}"
                 )
         present = set().union(*(m["content"] for m in messages))
-        marker = next((c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in present), None)
-        if marker is None:
+        free = (c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in present)
+        markers = "".join(islice(free, 2))
+        if len(markers) < 2:
             raise UsageError("the conversation holds every private-use character of Unicode")
         shielded = [
-            {"role": m["role"], "content": self._begins_special.sub(rf"\1{marker}", m["content"])}
+            {
+                "role": m["role"],
+                "content": self._begins_special.sub(rf"\1{markers[0]}", m["content"]),
+            }
             for m in messages
         ]
-        return shielded, marker
+        return shielded, markers
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         pieces, size = [], 0
@@ -196,11 +222,12 @@ class ChatFormat:
             ) from None
         return "".join(pieces)
 
-    def _encode(self, text: str, marker: str) -> list[int]:
+    def _encode(self, text: str, markers: str) -> list[int]:
         tokens: list[int] = []
         for i, run in enumerate(self._special.split(text)):
             if i % 2:
                 tokens.append(self._tokenizer.special[run])
             elif run:
-                tokens += self._tokenizer.encode(run.replace(marker, ""))
+                plain = run.replace(markers[0], "").replace(markers[1], "")
+                tokens += self._tokenizer.encode(plain)
         return tokens
