@@ -37,7 +37,6 @@ _FILE_MODE = 0o100644 << 16
 _FOLDER_ATTRIBUTE = 0x10
 _DATE_1980 = 0x21
 _UTF8_FLAG = 0x800
-_MAX_MEMBERS = 1 + len(PACK_FILES)
 
 
 @dataclass(frozen=True)
@@ -258,8 +257,6 @@ def _read_members(stream: BinaryIO, size: int, file: Path) -> list[_Member]:
         raw = signature + _take(stream, _LOCAL.size - 4, file)
         _, _, flags, method, _, _, crc, packed, length, name_length, extra = _LOCAL.unpack(raw)
         name = _member_name(_take(stream, name_length, file), not members, file)
-        if len(members) == _MAX_MEMBERS:
-            _refuse(file, f"has more than {_MAX_MEMBERS} members")
         if any(m.name == name for m in members):
             _refuse(file, f"member `{name}` stands twice")
         if method != 0 or packed != length:

@@ -77,11 +77,8 @@ def _cards(state: State, registry: Path | None) -> list[BaseCard]:
     """Every base card at hand: the registry's that was named, the bundled ones, the installed."""
     from registry_index import bundled
     from registry_index.tree import Registry
-    from specs.base_card import CARD_FILE, BaseCard
 
     cards = [] if registry is None else Registry(registry).bases()
     cards += bundled().bases()
-    for base in state.home.current().bases:
-        file = state.home.base_dir(base) / CARD_FILE
-        cards.append(BaseCard.parse(file.read_bytes(), str(file)))
-    return cards
+    home = state.home
+    return cards + [home.store.card(base.card) for base in home.current().bases]
