@@ -100,11 +100,12 @@ class Output:
             self._stderr(f"\n{self._paint('hint', '36')}: {error.hint}")
         self.result(
             {
+                **error.details,
                 "error": {
                     "message": error.message,
                     "hint": error.hint,
                     "exit_code": error.exit_code,
-                }
+                },
             }
         )
 

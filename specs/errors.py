@@ -13,10 +13,14 @@ class MbpmError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, details: dict[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = details or {}
+        """More keys for the document that `--json` prints."""
 
 
 class UsageError(MbpmError):
