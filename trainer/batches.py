@@ -14,6 +14,10 @@ from specs.manifest import Activation
 from trainer.data.reading import Example
 
 
+WINDOW, STRIP = 4096, 128
+"""Rows sorted together by the length of their adapted part, and then by that of their prompt."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One tokenised example.
@@ -62,27 +66,30 @@ def encode_all(
 def batches(
     rows: Sequence[Row], batch_tokens: int, shuffle_seed: int | None
 ) -> Iterator[list[Row]]:
-    """Group rows of like length so that a batch holds at most `batch_tokens`, padding included.
+    """Group rows of like shape so that a batch holds at most `batch_tokens`, padding included.
 
-    With a seed the rows are shuffled before they are sorted within large windows, and the batches
+    Rows are sorted by their adapted part, which costs a gradient, within large windows, and within
+    short strips of that by their prompt. With a seed the rows are shuffled before and the batches
     after: the order depends on the seed alone, so a resumed run sees the same one.
     """
     order = list(rows)
     rng = random.Random(shuffle_seed)
-    window = len(order)
     if shuffle_seed is not None:
         rng.shuffle(order)
-        window = 512
     made: list[list[Row]] = []
-    for at in range(0, len(order), window):
-        part = sorted(order[at : at + window], key=lambda r: (len(r.tokens), r.start))
-        batch: list[Row] = []
-        for row in part:
-            if batch and len(row.tokens) * (len(batch) + 1) > batch_tokens:
-                made.append(batch)
-                batch = []
-            batch.append(row)
-        made.append(batch)
+    for at in range(0, len(order), WINDOW):
+        window = sorted(order[at : at + WINDOW], key=lambda r: len(r.tokens) - r.start)
+        for strip in range(0, len(window), STRIP):
+            batch: list[Row] = []
+            prompt = part = 0
+            for row in sorted(window[strip : strip + STRIP], key=lambda r: r.start):
+                prompt, part = max(prompt, row.start), max(part, len(row.tokens) - row.start)
+                if batch and (prompt + part) * (len(batch) + 1) > batch_tokens:
+                    made.append(batch)
+                    batch = []
+                    prompt, part = row.start, len(row.tokens) - row.start
+                batch.append(row)
+            made.append(batch)
     if shuffle_seed is not None:
         rng.shuffle(made)
     return iter(made)
@@ -90,20 +97,26 @@ def batches(
 
 @dataclass(frozen=True)
 class Padded:
-    """A batch as tensors: frozen prompts and adapted parts, each padded on the right."""
+    """A batch as tensors: what all prompts begin with (a system message), the rest of each prompt,
+    and the parts the adapter acts on, each padded on the right.
 
-    prompt: torch.Tensor  # [B, P] ids; P may be 0
-    prompt_length: torch.Tensor  # [B]
-    part: torch.Tensor  # [B, T] ids the adapter acts on
+    L, P and T are the widths of the three; L and P may be 0.
+    """
+
+    shared: torch.Tensor  # [1, L] ids
+    prompt: torch.Tensor  # [B, P] ids
+    part: torch.Tensor  # [B, T] ids
+    prompt_mask: torch.Tensor  # bool [1, 1, P, L + P]
     positions: torch.Tensor  # [B, T]
-    mask: torch.Tensor  # bool [B, 1, T, P + T]
+    mask: torch.Tensor  # bool [B, 1, T, L + P + T]
     predict: torch.Tensor  # bool [B, T]: the next token counts for the loss
     targets: torch.Tensor  # [B, T] the next token
 
 
 def pad(rows: Sequence[Row], device: torch.device) -> Padded:
     """Bring rows into tensors; the last token of a row is only ever a target."""
-    prompt_length = torch.tensor([r.start for r in rows])
+    common = _common_prefix(rows)
+    prompt_length = torch.tensor([r.start - common for r in rows])
     width = int(prompt_length.max())
     length = max(len(r.tokens) - r.start - 1 for r in rows)
     count = len(rows)
@@ -113,15 +126,35 @@ def pad(rows: Sequence[Row], device: torch.device) -> Padded:
     predict = torch.zeros(count, length, dtype=torch.bool)
     for i, row in enumerate(rows):
         own = torch.tensor(row.tokens[row.start :])
-        prompt[i, : row.start] = torch.tensor(row.tokens[: row.start])
+        prompt[i, : row.start - common] = torch.tensor(row.tokens[common : row.start])
         part[i, : len(own) - 1] = own[:-1]
         targets[i, : len(own) - 1] = own[1:]
         predict[i, row.answer - row.start - 1 : len(own) - 1] = True
     seen = torch.arange(width) < prompt_length[:, None]  # [B, P]
+    seen = torch.cat([torch.ones(count, common, dtype=torch.bool), seen], dim=1)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     mask = torch.cat(
         [seen[:, None, None].expand(-1, 1, length, -1), causal.expand(count, 1, -1, -1)], dim=-1
     )
-    positions = prompt_length[:, None] + torch.arange(length)
-    tensors = (prompt, prompt_length, part, positions, mask, predict, targets)
-    return Padded(*(t.to(device) for t in tensors))
+    return Padded(
+        shared=torch.tensor([rows[0].tokens[:common]], dtype=torch.long).to(device),
+        prompt=prompt.to(device),
+        part=part.to(device),
+        prompt_mask=torch.ones(1, 1, width, common + width, dtype=torch.bool)
+        .tril(common)
+        .to(device),
+        positions=(common + prompt_length[:, None] + torch.arange(length)).to(device),
+        mask=mask.to(device),
+        predict=predict.to(device),
+        targets=targets.to(device),
+    )
+
+
+def _common_prefix(rows: Sequence[Row]) -> int:
+    """How many tokens all prompts begin with."""
+    shortest = min(r.start for r in rows)
+    first = rows[0].tokens
+    for at in range(shortest):
+        if any(r.tokens[at] != first[at] for r in rows):
+            return at
+    return shortest

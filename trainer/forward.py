@@ -12,42 +12,43 @@ from runtime.quant import DequantLinear
 from trainer.batches import Padded
 
 
-class _PromptKeys:
-    """Keys and values of the prompts, computed by the base alone; a `runtime.model.KVStore`."""
+class _Keys:
+    """Keys and values of the tokens before, and of those now run; a `runtime.model.KVStore`."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: _Keys | None = None) -> None:
         self.length = 0
+        self.before = before
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def append(
         self, layer: int, k: torch.Tensor, v: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Join [B, K, T, d] to what stands before, which may belong to one sequence or to B."""
+        if self.before is not None:
+            earlier = self.before.layers[layer]
+            k, v = (
+                torch.cat([old.expand(len(new), -1, -1, -1), new], dim=2)
+                for old, new in zip(earlier, (k, v), strict=True)
+            )
         self.layers.append((k, v))
         return k, v
 
 
-class _BehindPrompt:
-    """The adapted part sees the prompt's keys before its own; a `runtime.model.KVStore`."""
-
-    def __init__(self, prompt: _PromptKeys) -> None:
-        self.length, self.prompt = prompt.length, prompt
-
-    def append(
-        self, layer: int, k: torch.Tensor, v: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        before_k, before_v = self.prompt.layers[layer]
-        return torch.cat([before_k, k], dim=2), torch.cat([before_v, v], dim=2)
-
-
 def token_losses(model: Model, delta: Delta | None, batch: Padded) -> torch.Tensor:
     """Negative log-likelihood in nats of every counted token, in row order: [counted]."""
-    store: _BehindPrompt | None = None
-    if batch.prompt.shape[1]:
-        prompt = _PromptKeys()
-        with torch.no_grad():
-            model.forward(batch.prompt, prompt)
-        store = _BehindPrompt(prompt)
-    hidden, _ = model.forward(batch.part, store, delta, positions=batch.positions, mask=batch.mask)
+    keys: _Keys | None = None
+    with torch.no_grad():
+        if batch.shared.shape[1]:
+            keys = _Keys()
+            model.forward(batch.shared, keys)
+        if batch.prompt.shape[1]:
+            begin = batch.shared.shape[1]
+            positions = begin + torch.arange(batch.prompt.shape[1], device=model.device)
+            keys = _Keys(keys)
+            model.forward(batch.prompt, keys, positions=positions, mask=batch.prompt_mask)
+    hidden, _ = model.forward(
+        batch.part, _Keys(keys), delta, positions=batch.positions, mask=batch.mask
+    )
     head = model.head
     assert isinstance(head, DequantLinear)
     losses: torch.Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
