@@ -34,6 +34,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str], state: State) -> int:
+    # pydantic would look through every installed package for plugins; there are none for us
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     import typer
 
     from mbpm.app import root
