@@ -13,7 +13,6 @@ from specs.errors import UsageError
 from specs.manifest import Activation
 from trainer.data.reading import Example
 
-
 WINDOW, STRIP = 4096, 128
 """Rows sorted together by the length of their adapted part, and then by that of their prompt."""
 

