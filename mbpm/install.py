@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def prepare(
         NotFoundError, ResolutionError, IntegrityError: as `mbpm.resolve.resolve`.
     """
     before, store = home.current(), home.store
-    installed = {p.name: Candidate(line_of(store.manifest(p.manifest)), None) for p in before.packs}
+    manifests = _manifests(before, store)
+    installed = {name: Candidate(line_of(m), None) for name, m in manifests.items()}
     offers = catalogue.bases()
     fingerprints = {b.fingerprint for b in before.bases} | {o.card.fingerprint for o in offers}
     fresh = [_again(r, before, catalogue) for r in requests] if reinstall else list(requests)
@@ -101,8 +103,7 @@ def prepare(
     bases: dict[str, BaseStep] = {}
     for name, candidate in chosen.items():
         record = before.pack(name)
-        manifest = store.manifest(record.manifest) if candidate.origin is None and record else None
-        manifest = manifest or candidate.manifest()
+        manifest = manifests[name] if candidate.origin is None else candidate.manifest()
         damaged: frozenset[str] = frozenset()
         if record is not None and record.manifest == manifest.digest():
             folder = store.pack_path(record.manifest)
@@ -249,7 +250,9 @@ def _base_for(
     """The card of a pack's base, and the step that installs it where it is missing."""
     for record in before.bases:
         if record.fingerprint == manifest.base.fingerprint:
-            return store.card(record.card), None
+            # a lost card is as good as a base that is not installed: it comes from a registry
+            with contextlib.suppress(IntegrityError):
+                return store.card(record.card), None
     for offer in offers:
         if offer.card.fingerprint == manifest.base.fingerprint:
             return offer.card, _base_step(offer, before, store, auto=True)
@@ -282,13 +285,25 @@ def _base_step(
     return BaseStep(new, offer, frozenset())
 
 
+def _manifests(generation: Generation, store: Store) -> dict[str, Manifest]:
+    """The manifests of the installed packs, without those that are damaged: a pack nothing is
+    known of counts as not installed, and must not keep others from being installed."""
+    found = {}
+    for pack in generation.packs:
+        with contextlib.suppress(IntegrityError):
+            found[pack.name] = store.manifest(pack.manifest)
+    return found
+
+
 def _resident(
     before: Generation, store: Store, packs: Sequence[PackStep], bases: Sequence[BaseStep]
 ) -> int:
     """Memory once installed: the largest base, and every pack's adapter."""
-    manifests = {p.name: store.manifest(p.manifest) for p in before.packs}
-    manifests |= {s.record.name: s.manifest for s in packs}
-    cards = [store.card(b.card) for b in before.bases] + [s.offer.card for s in bases]
+    manifests = _manifests(before, store) | {s.record.name: s.manifest for s in packs}
+    cards = [s.offer.card for s in bases]
+    for base in before.bases:
+        with contextlib.suppress(IntegrityError):
+            cards.append(store.card(base.card))
     adapters = sum(m.blob(ADAPTER_FILE).size for m in manifests.values())
     return adapters + max((c.resident_bytes for c in cards), default=0)
 

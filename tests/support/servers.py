@@ -1,0 +1,124 @@
+"""Web servers on the loopback interface that misbehave on request."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Site:
+    """What a server hands out, and how badly."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    ranges: bool = True
+    """Whether it understands ranges."""
+    etag: str | None = None
+    cuts: list[int] = field(default_factory=list)
+    """For the next answers in turn: after how many bytes of the body the connection breaks."""
+    statuses: list[int] = field(default_factory=list)
+    """For the next answers in turn: a status to send instead of the file."""
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    """(path, Range header) of every request so far."""
+    sent: int = 0
+    """Bytes of bodies sent so far."""
+    url: str = ""
+
+
+@contextlib.contextmanager
+def serve(site: Site | None = None) -> Iterator[Site]:
+    """Serve a site until the block ends; `site.url` is its address, without a last slash."""
+    site = site or Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay quiet."""
+
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            site.requests.append((self.path, wanted))
+            data = site.files.get(self.path)
+            if site.statuses:
+                self._answer(site.statuses.pop(0), b"", {})
+            elif data is None:
+                self._answer(404, b"", {})
+            else:
+                self._file(data, wanted)
+
+        def _file(self, data: bytes, wanted: str | None) -> None:
+            headers = {"ETag": site.etag} if site.etag else {}
+            match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
+            stale = self.headers.get("If-Range") not in (None, site.etag)
+            if match is None or not site.ranges or stale:
+                self._answer(200, data, headers)
+                return
+            start, stop = int(match[1]), int(match[2]) + 1 if match[2] else len(data)
+            if start >= len(data):
+                self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+                return
+            part = data[start:stop]
+            headers["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{len(data)}"
+            self._answer(206, part, headers)
+
+        def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            kind = "text/html" if self.path.endswith("/") else "application/octet-stream"
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            if site.cuts and body:
+                body = body[: site.cuts.pop(0)]
+                self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
+                site.sent += len(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    site.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def wheel(package: str, version: str, members: dict[str, bytes]) -> bytes:
+    """A wheel with these members."""
+    name = package.replace("-", "_")
+    info = f"{name}-{version}.dist-info"
+    documents = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in members.items():
+            archive.writestr(path, data)
+        for path, text in documents.items():
+            archive.writestr(path, text)
+    return stream.getvalue()
+
+
+def add_to_index(site: Site, package: str, version: str, data: bytes) -> str:
+    """Offer a wheel in a simple index under `/simple/`; returns the wheel's path."""
+    file = f"{package.replace('-', '_')}-{version}-py3-none-any.whl"
+    path = f"/files/{file}"
+    site.files[path] = data
+    digest = hashlib.sha256(data).hexdigest()
+    site.files[f"/simple/{package}/"] = (
+        f'<!DOCTYPE html><a href="{site.url}{path}#sha256={digest}">{file}</a>'.encode()
+    )
+    return path
