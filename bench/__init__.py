@@ -1,1 +1,1 @@
-"""TODO"""
+"""Side-by-side measurements against peers: `python -m bench NAME [--json]`."""

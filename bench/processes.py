@@ -1,0 +1,177 @@
+"""Child processes that are measured in turns: paused while the other side runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bench.report import cores
+from specs.errors import MbpmError
+
+START_SECONDS = 120.0
+
+
+class Child:
+    """A process that can be paused, so that its idle threads take no time from the other side."""
+
+    def __init__(self, command: list[str], *, threads: int, pipes: bool) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        pipe = subprocess.PIPE if pipes else subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment, text=True
+        )
+
+    def pause(self) -> None:
+        """Stop its threads; where the system has no such signal, they are left to idle."""
+        if hasattr(signal, "SIGSTOP"):
+            self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run again."""
+        if hasattr(signal, "SIGCONT"):
+            self.process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.resume()
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Worker(Child):
+    """Our engine in a process of its own (`bench.worker`), asked over its standard input."""
+
+    def __init__(self, base_dir: Path, *, threads: int | None = None, adapter: bool = False):
+        threads = threads or cores()
+        command = [sys.executable, "-m", "bench.worker", str(base_dir), str(threads)]
+        super().__init__(
+            [*command, *(["--adapter"] if adapter else [])], threads=threads, pipes=True
+        )
+        self.engine = str(self._read()["engine"])
+
+    def ask(self, prompt: int, new: int) -> dict[str, float]:
+        """Prefill `prompt` tokens and decode `new`: seconds of each."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"prompt": prompt, "new": new}) + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise MbpmError(f"the engine's process ended with code {self.process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise MbpmError(str(answer["error"]))
+        return answer
+
+
+class LlamaServer(Child):
+    """llama.cpp's server with one slot and no prompt cache, over HTTP on this machine."""
+
+    def __init__(
+        self,
+        binary: Path,
+        weights: Path,
+        *,
+        threads: int | None = None,
+        context: int = 2048,
+        lora: Path | None = None,
+    ) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        threads = threads or cores()
+        command = [str(binary), "-m", str(weights), "-t", str(threads), "-tb", str(threads)]
+        command += ["-c", str(context), "-np", "1", "-cram", "0", "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--offline", *(["--lora", str(lora)] if lora else [])]
+        super().__init__(command, threads=threads, pipes=False)
+        self._wait()
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.address}/health", timeout=5):  # noqa: S310
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.1)
+        self.process.kill()
+        raise MbpmError(f"llama-server did not start (code {self.process.wait()})")
+
+    def complete(self, prompt: list[int], new: int) -> dict[str, Any]:
+        """The `/completion` answer: greedy, exactly `new` tokens, everything computed afresh."""
+        body = {
+            "prompt": prompt,
+            "n_predict": new,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": False,
+            "return_tokens": True,
+        }
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.address}/completion",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310
+            value: dict[str, Any] = json.load(answer)
+        return value
+
+
+def peak_resident(command: list[str], environment: dict[str, str] | None = None) -> int:
+    """Run a command to its end and return the most memory it had resident, in bytes.
+
+    Raises:
+        MbpmError: the command failed, or this system does not tell.
+    """
+    if not hasattr(os, "wait4"):
+        raise MbpmError("this system does not tell the peak memory of a process")
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+    )
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise MbpmError(f"`{' '.join(command)}` failed: {errors.decode(errors='replace').strip()}")
+    return usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
+
+
+def resident_of(process_id: int) -> int | None:
+    """The peak resident bytes of a running process; None where the system does not tell."""
+    status = Path(f"/proc/{process_id}/status")
+    if not status.is_file():
+        return None
+    for line in status.read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
