@@ -142,28 +142,35 @@ class LlamaServer(Child):
         return value
 
 
-def peak_resident(command: list[str], environment: dict[str, str] | None = None) -> int:
+_LAUNCHER = """
+import json, os, sys
+null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
+_, status, usage = os.wait4(pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss]))
+"""
+
+
+def peak_resident(command: list[str]) -> int:
     """Run a command to its end and return the most memory it had resident, in bytes.
+
+    A child begins with its parent's peak, so a parent of a few megabytes starts it.
 
     Raises:
         MbpmError: the command failed, or this system does not tell.
     """
     if not hasattr(os, "wait4"):
         raise MbpmError("this system does not tell the peak memory of a process")
-    process = subprocess.Popen(
-        command,
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
     )
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise MbpmError(f"`{' '.join(command)}` failed: {errors.decode(errors='replace').strip()}")
-    return usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
+    code, peak = json.loads(done.stdout) if done.returncode == 0 else (done.returncode, 0)
+    if code:
+        raise MbpmError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
 def resident_of(process_id: int) -> int | None:
