@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -65,7 +67,7 @@ class _Server:
             if self._etag:
                 headers["If-Range"] = self._etag
         with self._client.stream("GET", self.url, headers=headers) as response:
-            self._refuse(response)
+            _refuse(response)
             etag = response.headers.get("etag", "")
             # a weak tag does not promise equal bytes
             self._etag = etag if etag.startswith('"') else None
@@ -79,26 +81,34 @@ class _Server:
                 raise IntegrityError("answers with another range than was asked for")
             yield _Answer(start, None if match[3] == "*" else int(match[3]), pieces)
 
-    def _refuse(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status in (200, 206):
-            return
-        answer = f"answers {status} {response.reason_phrase}".rstrip()
-        if status in (401, 403, 407):
-            raise AuthError(answer)
-        if status in (404, 410, 451):
-            raise NotFoundError(answer)
-        if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise _RangeError
-        if status in (408, 425, 429) or status >= 500:
-            raise _BusyError(answer)
-        raise NetworkError(answer)
+
+def _refuse(response: httpx.Response) -> None:
+    status = response.status_code
+    if status in (200, 206):
+        return
+    answer = f"answers {status} {response.reason_phrase}".rstrip()
+    if status in (401, 403, 407):
+        raise AuthError(answer)
+    if status in (404, 410, 451):
+        raise NotFoundError(answer)
+    if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        raise _RangeError
+    if status in (408, 425, 429) or status >= 500:
+        raise _BusyError(answer)
+    raise NetworkError(answer)
 
 
-def client() -> httpx.Client:
+def _client(cert: str | None) -> httpx.Client:
     """A client that honours the environment's proxies and certificates."""
+    verify: ssl.SSLContext | bool = True
+    if cert is not None:
+        try:
+            verify = ssl.create_default_context(cafile=cert)
+        except OSError as error:
+            raise NetworkError(f"{cert}: is not a file of certificates ({error})") from None
     return httpx.Client(
         follow_redirects=True,
+        verify=verify,
         timeout=httpx.Timeout(STALL_SECONDS, connect=15.0),
         headers={"User-Agent": "mbpm"},
     )
@@ -130,6 +140,27 @@ def from_url(url: str, part: Part, name: str, progress: Progress) -> None:
         _persist(step, lambda: part.verified, progress)
 
 
+def small_file(url: str, accept: str, limit: int, *, cert: str | None) -> tuple[bytes, str]:
+    """A document in memory, and the address it came from in the end.
+
+    Raises:
+        NetworkError: it cannot be had, or is larger than `limit`.
+        AuthError, NotFoundError: as the server answers.
+    """
+    headers = {"Accept": accept, "Accept-Encoding": "identity"}
+    body = b""
+    try:
+        with _client(cert) as session, session.stream("GET", url, headers=headers) as response:
+            _refuse(response)
+            for piece in response.iter_raw():
+                body += piece
+                if len(body) > limit:
+                    raise NetworkError(f"{url}: answers with more than {limit:,} bytes")
+            return body, str(response.url)
+    except (httpx.HTTPError, httpx.InvalidURL, _BusyError, _RangeError) as error:
+        raise NetworkError(f"{urlsplit(url).hostname}: {_words(error)}") from None
+
+
 def whole_file(
     url: str,
     key: str,
@@ -138,6 +169,8 @@ def whole_file(
     parts: Path,
     target: Path,
     progress: Progress,
+    *,
+    cert: str | None = None,
 ) -> None:
     """Fetch a file of unknown size, resuming what an earlier attempt left.
 
@@ -149,6 +182,7 @@ def whole_file(
         parts: Where part files live.
         target: The finished file.
         progress: Told how far it is; nothing is verified before the end.
+        cert: A file of certificates to trust instead of the usual ones.
 
     Raises:
         IntegrityError: the digest is wrong or the file is larger than `limit`.
@@ -156,7 +190,7 @@ def whole_file(
     """
     part = claim(parts, key)
     try:
-        with _session(url) as server, part.open("r+b") as stream:
+        with _session(url, cert) as server, part.open("r+b") as stream:
             stream.seek(0, 2)
 
             def step() -> bool:
@@ -199,9 +233,9 @@ def _digest(file: Path, before: Callable[[], object] = lambda: None) -> str:
 
 
 @contextmanager
-def _session(url: str) -> Iterator[_Server]:
+def _session(url: str, cert: str | None = None) -> Iterator[_Server]:
     try:
-        with client() as session:
+        with _client(cert) as session:
             yield _Server(session, url)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise NetworkError(f"is not an address that can be fetched ({error})") from None
@@ -238,7 +272,7 @@ def _persist(step: Callable[[], bool], mark: Callable[[], int], progress: Progre
         time.sleep(min(8.0, BACKOFF_SECONDS * 2**failures) * random.uniform(0.5, 1.0))
 
 
-def _words(error: httpx.TransportError) -> str:
+def _words(error: Exception) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"nothing came for {STALL_SECONDS:.0f} s"
     text = str(error)

@@ -1,0 +1,252 @@
+"""Getting a wheel with the user's own pip configuration.
+
+pip is asked which indexes it uses (`pip config list`); the wheel is then looked up in them and
+fetched in a way that resumes, which pip's own downloads do not. Whatever that cannot do (keyrings,
+client certificates, proxies of pip's own) is left to `pip download`.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+from urllib.request import url2pathname
+
+from pip._internal.models.index import PyPI
+
+from specs.blobs import WheelMember
+from specs.errors import IntegrityError, MbpmError, NetworkError, NotFoundError
+
+if TYPE_CHECKING:
+    from mbpm.output import Progress
+
+DEFAULT_INDEX = PyPI.simple_url
+CONFIG_SECONDS = 60
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+_ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.2"
+
+
+@dataclass(frozen=True)
+class PipConfig:
+    """What pip would use."""
+
+    indexes: tuple[str, ...]
+    links: tuple[str, ...]
+    """`find-links`: folders or pages with wheels."""
+    cert: str | None
+    """A file of certificates to trust."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One wheel in an index."""
+
+    file: str
+    url: str
+    sha256: str | None
+
+
+def get_wheel(
+    member: WheelMember,
+    config: PipConfig,
+    limit: int,
+    parts: Path,
+    target: Path,
+    progress: Progress,
+) -> None:
+    """Bring a wheel to `target`.
+
+    Args:
+        member: Package and version.
+        config: Where to look.
+        limit: Most bytes accepted.
+        parts: Where unfinished downloads live.
+        target: The finished wheel.
+        progress: Told how far it is.
+
+    Raises:
+        NotFoundError: no index has the wheel.
+        NetworkError: it could not be fetched; another attempt goes on where this one stopped.
+        IntegrityError: its digest is not the one its index gives.
+    """
+    for place in config.links:
+        local = _local_folder(place)
+        for file in local.glob("*.whl") if local else ():
+            if _is_wheel_of(file.name, member):
+                copy = target.with_suffix(".copy")
+                shutil.copyfile(file, copy)
+                copy.replace(target)
+                return
+    refused: MbpmError | None = None
+    try:
+        link = _find(member, config)
+        if link is not None:
+            from mbpm.fetch.http import whole_file
+
+            sha256, key = link.sha256, target.name
+            whole_file(link.url, key, sha256, limit, parts, target, progress, cert=config.cert)
+            return
+    except IntegrityError:
+        raise
+    except MbpmError as error:
+        if any(p.stat().st_size for p in parts.glob(f"{target.name}.*.part")):
+            # it began well: the next attempt goes on from there, and pip would begin again
+            raise
+        refused = error
+    try:
+        progress.status("pip download")
+        _download(member, parts, target)
+    except MbpmError as error:
+        # our own attempt knows better why the network failed
+        raise refused or error from None
+
+
+def read_config(folder: Path) -> PipConfig:
+    """Ask pip for its configuration: files and environment together.
+
+    Raises:
+        NotFoundError: this Python has no pip.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise NotFoundError(
+            f"needs pip, and {sys.executable} has none "
+            "(`python -m ensurepip` brings it; in a uv environment: `uv pip install pip`)"
+        )
+    result = _run(["config", "list"], folder, CONFIG_SECONDS)
+    values: dict[str, str] = {}
+    ranks: dict[str, int] = {}
+    for line in result.stdout.splitlines():
+        match = re.fullmatch(r"(global|install|download|:env:)\.([\w-]+)=(.*)", line.strip())
+        if match is None:
+            continue
+        rank = ("global", "install", "download", ":env:").index(match[1])
+        if rank >= ranks.get(match[2], 0):
+            with contextlib.suppress(ValueError, SyntaxError):
+                values[match[2]] = str(ast.literal_eval(match[3]))
+                ranks[match[2]] = rank
+    no_index = values.get("no-index", "").lower() in ("1", "true", "yes", "on")
+    indexes = [values.get("index-url", DEFAULT_INDEX), *values.get("extra-index-url", "").split()]
+    return PipConfig(
+        indexes=() if no_index else tuple(indexes),
+        links=tuple(values.get("find-links", "").split()),
+        cert=values.get("cert"),
+    )
+
+
+def _local_folder(place: str) -> Path | None:
+    if urlsplit(place).scheme == "file":
+        place = url2pathname(urlsplit(place).path)
+    folder = Path(place).expanduser()
+    return folder if folder.is_absolute() and folder.is_dir() else None
+
+
+def _find(member: WheelMember, config: PipConfig) -> Link | None:
+    """The wheel in the first index that has it; None where none has.
+
+    Raises:
+        MbpmError: an index could not be asked, and no other has the wheel.
+    """
+    from mbpm.fetch.http import small_file
+
+    name = re.sub(r"[-_.]+", "-", member.package).lower()
+    refused = None
+    for index in config.indexes:
+        if urlsplit(index).scheme not in ("http", "https"):
+            continue
+        page = f"{index.rstrip('/')}/{name}/"
+        try:
+            raw, address = small_file(page, _ACCEPT, MAX_PAGE_BYTES, cert=config.cert)
+        except NotFoundError:
+            continue
+        except MbpmError as error:
+            refused = error
+            continue
+        for link in _links(raw, address):
+            if _is_wheel_of(link.file, member):
+                return link
+    if refused is not None:
+        raise refused
+    return None
+
+
+def _links(raw: bytes, address: str) -> Iterator[Link]:
+    """The files of an index page, JSON (PEP 691) or HTML (PEP 503)."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        for file in json.loads(raw)["files"]:
+            sha256 = file.get("hashes", {}).get("sha256")
+            yield Link(str(file["filename"]), urljoin(address, str(file["url"])), sha256)
+        return
+    anchors = _Anchors()
+    anchors.feed(raw.decode("utf-8", "replace"))
+    for href in anchors.found:
+        url, fragment = urldefrag(urljoin(address, href))
+        match = re.search(r"sha256=([0-9a-f]{64})", fragment)
+        yield Link(unquote(urlsplit(url).path.rsplit("/", 1)[-1]), url, match[1] if match else None)
+
+
+class _Anchors(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        href = dict(attrs).get("href")
+        if tag == "a" and href:
+            self.found.append(href)
+
+
+def _is_wheel_of(file: str, member: WheelMember) -> bool:
+    """Whether this is a wheel for every platform of that package and version."""
+    fields = file.split("-")
+    if len(fields) != 5 or not file.endswith("-none-any.whl"):
+        return False
+    name = re.sub(r"[-_.]+", "-", member.package).lower()
+    return re.sub(r"[-_.]+", "-", fields[0]).lower() == name and fields[1] == member.version
+
+
+def _run(
+    arguments: list[str], folder: Path, timeout: int | None
+) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    # `python -m` looks for modules in the working folder first, so that must be one of ours
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NetworkError(f"pip gave no answer within {timeout} s") from None
+
+
+def _download(member: WheelMember, parts: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=parts, prefix="pip-") as folder:
+        requirement = f"{member.package}=={member.version}"
+        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", "."]
+        result = _run(["download", *options, requirement], Path(folder), None)
+        if result.returncode != 0:
+            lines = [line.strip() for line in result.stderr.splitlines() if "ERROR" in line]
+            reason = lines[-1].removeprefix("ERROR: ") if lines else "pip could not fetch it"
+            missing = "No matching distribution" in reason
+            raise (NotFoundError if missing else NetworkError)(f"pip: {reason}")
+        wheels = list(Path(folder).glob("*.whl"))
+        if len(wheels) != 1:
+            raise NotFoundError(f"pip: brought {len(wheels)} wheels for {requirement}")
+        wheels[0].replace(target)
