@@ -1,4 +1,4 @@
-"""Blobs: bytes known by digest, and the sources they may come from (DESIGN: "Sources")."""
+"""Blobs: bytes known by digest, and the sources they may come from (docs/formats/base-card.md)."""
 
 from __future__ import annotations
 

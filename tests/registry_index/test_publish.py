@@ -20,13 +20,7 @@ import pytest
 
 from registry_index import publish as publish_module
 from registry_index.packing import build_manifest
-from registry_index.publish import (
-    Release,
-    check_release,
-    failed_gates,
-    publish,
-    publish_base,
-)
+from registry_index.publish import Release, check_release, failed_gates, publish, publish_base
 from registry_index.tree import Registry
 from specs.blobs import Blob
 from specs.errors import (
