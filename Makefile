@@ -48,10 +48,10 @@ demo: $(VENV)/.installed  ## Install the medical pack and ask it a question
 	@$(MBPM) --home $(DEMO_HOME) list
 	@echo
 	@echo "$$ mbpm run --explain \"$(QUESTION)\""
-	@$(MBPM) --home $(DEMO_HOME) run --explain --seed 1 "$(QUESTION)"
+	@$(MBPM) --home $(DEMO_HOME) run --explain --seed 1 "$(QUESTION)" < /dev/null
 
 # fetched before the tests start, so that no two of them do it at once
-$(TEST_HOME)/.%: $(VENV)/.installed
+$(TEST_HOME)/.%: $(VENV)/.installed registry_index/bundled/bases/%.json
 	@$(MBPM) --home $(TEST_HOME) base install $* --yes
 	@touch $@
 
