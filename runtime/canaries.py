@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from runtime.chat_format import ChatFormat
-from runtime.engine import F32, ActiveAdapter, Engine
+from runtime.engine import ActiveAdapter, Engine
+from runtime.logprobs import log_softmax
 from specs.manifest import Activation, Canary, Manifest, TokenScore
+
+F64 = npt.NDArray[np.float64]
 
 MAX_PROMPT_CHARACTERS = 2000
 TOKENS = 5
@@ -57,8 +61,8 @@ def next_logprobs(
     prompt: str,
     activation: Activation,
     adapters: Sequence[ActiveAdapter],
-) -> F32:
-    """Natural-log probabilities of the token after a question: float32 [vocab_size]."""
+) -> F64:
+    """Natural-log probabilities of the token after a question: [vocab_size]."""
     made = chat.prompt([{"role": "user", "content": prompt}])
     start = made.header_start if activation == "answer" else 0
     cache = engine.new_cache(len(made.tokens))
@@ -66,11 +70,9 @@ def next_logprobs(
         engine.forward(cache, made.tokens[:start], logits="none")
     logits = engine.forward(cache, made.tokens[start:], adapters).logits
     assert logits is not None
-    shifted = logits[0].astype(np.float64) - logits[0].max()
-    result: F32 = (shifted - np.log(np.exp(shifted).sum())).astype(np.float32)
-    return result
+    return log_softmax(logits[0])
 
 
-def _likeliest(logprobs: F32) -> tuple[TokenScore, ...]:
+def _likeliest(logprobs: F64) -> tuple[TokenScore, ...]:
     best = np.argsort(-logprobs, kind="stable")[:TOKENS]
     return tuple(TokenScore(id=int(i), logprob=round(float(logprobs[i]), 4)) for i in best)

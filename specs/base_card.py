@@ -18,10 +18,13 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class BaseBlob(Contract):
-    """One file of a base with the sources that may serve it, tried in order."""
+    """One file of a base with the sources that may serve it, tried in order.
+
+    The registry that holds the card may hold the blob too, and is then asked first.
+    """
 
     blob: Blob
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    sources: tuple[Source, ...] = ()
 
 
 class ModuleShape(Contract):

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from runtime.chat_format import ChatFormat
-from runtime.model import Delta, Model
+from runtime.engine import ActiveAdapter, Engine
+from runtime.logprobs import log_softmax
 from specs.evals import Metric
-from trainer.batches import Row, batches, encode, pad
+from trainer.batches import Row, encode, encode_all
 from trainer.config import TrainingConfig
 from trainer.data.reading import Example, Message
-from trainer.forward import token_losses
 
 F64 = npt.NDArray[np.float64]
 RESAMPLES = 2000
@@ -34,17 +33,44 @@ class Scores:
     tokens: F64
 
 
-@torch.no_grad()
-def score(model: Model, delta: Delta | None, rows: Sequence[Row], batch_tokens: int) -> Scores:
-    """Score the answers of `rows`, in their order."""
-    nats, tokens = np.zeros(len(rows)), np.array([float(len(r.tokens) - r.answer) for r in rows])
-    index = {id(row): i for i, row in enumerate(rows)}
-    for batch in batches(rows, batch_tokens, None):
-        losses = token_losses(model, delta, pad(batch, model.device)).double().cpu().numpy()
-        ends = np.cumsum([len(r.tokens) - r.answer for r in batch])
-        for row, part in zip(batch, np.split(losses, ends[:-1]), strict=True):
-            nats[index[id(row)]] = part.sum()
-    return Scores(nats, tokens)
+def evaluate(
+    engine: Engine, slot: int, held_out: Sequence[Example], chat: ChatFormat, config: TrainingConfig
+) -> tuple[Metric, ...]:
+    """Everything that is measured of a pack in `slot`: perplexity first, then choice accuracies."""
+    both: tuple[Sequence[ActiveAdapter], ...] = ((), (ActiveAdapter(slot),))
+    rows = encode_all(held_out, chat, config.activation, config.max_length)
+    base, pack = (score(engine, rows, adapters) for adapters in both)
+    metrics = [perplexity(rows, base, pack, config.seed)]
+    for kind in sorted({e.kind for e in held_out if e.choices}):
+        choices = choice_rows([e for e in held_out if e.kind == kind], chat, config)
+        if choices.groups:
+            base, pack = (score(engine, choices.rows, adapters) for adapters in both)
+            metrics.append(choice_accuracy(kind or "all", choices, base, pack, config.seed))
+    return tuple(metrics)
+
+
+def score(engine: Engine, rows: Sequence[Row], adapters: Sequence[ActiveAdapter]) -> Scores:
+    """Score the answers of `rows`, in their order, with the engine that people run.
+
+    Rows that follow one another share what the base alone read before: a system message, or the
+    question when they are the options of one.
+    """
+    cache = engine.new_cache(max(len(r.tokens) for r in rows))
+    nats = np.zeros(len(rows))
+    read: tuple[int, ...] = ()
+    for index, row in enumerate(rows):
+        start = row.start if adapters else row.answer - 1
+        known = min(len(read), start)
+        same = next((i for i in range(known) if read[i] != row.tokens[i]), known)
+        cache.truncate(same)
+        if same < start:
+            engine.forward(cache, row.tokens[same:start], logits="none")
+        logits = engine.forward(cache, row.tokens[start:-1], adapters, logits="all").logits
+        assert logits is not None
+        counted = log_softmax(logits[row.answer - 1 - start :])
+        nats[index] = -counted[np.arange(len(counted)), row.tokens[row.answer :]].sum()
+        read = row.tokens[:start]
+    return Scores(nats, np.array([float(len(r.tokens) - r.answer) for r in rows]))
 
 
 def perplexity(rows: Sequence[Row], base: Scores, pack: Scores, seed: int) -> Metric:

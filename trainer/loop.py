@@ -56,7 +56,7 @@ class Result:
 
     tensors: dict[str, torch.Tensor]
     held_out_loss: float
-    base_loss: float
+    """Nats per token."""
     steps: int
 
 
@@ -153,12 +153,7 @@ def train(
         )
     best = load(checkpoints / BEST, run)
     assert best is not None and progress.best_loss is not None
-    return Result(
-        best[0],
-        progress.best_loss,
-        mean_loss(model, None, held_out, config.batch_tokens),
-        len(plan),
-    )
+    return Result(best[0], progress.best_loss, len(plan))
 
 
 def hash_seed(seed: int, epoch: int) -> int:

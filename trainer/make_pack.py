@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,13 +27,14 @@ from specs.pack_toml import PackToml
 from trainer.batches import encode_all
 from trainer.config import TrainingConfig
 from trainer.data.reading import Example
-from trainer.evaluate import choice_accuracy, choice_rows, perplexity, score
+from trainer.evaluate import evaluate
 from trainer.loop import StepReport, train
-from trainer.lora import TrainableAdapter
 from trainer.pack_folder import to_half, write_pack_folder
 from trainer.routing import make_routing
 
 CANARIES = 3
+WATCHED = 256
+"""Held-out rows whose loss picks the best epoch; all of them are evaluated at the end."""
 
 
 class Reporter(Protocol):
@@ -91,7 +93,8 @@ def make_pack(
     encode = partial(
         encode_all, chat=chat, activation=config.activation, max_length=config.max_length
     )
-    rows, held_out_rows = encode(training), encode(held_out)
+    rows, watched = encode(training), encode(held_out)
+    watched = random.Random(config.seed).sample(watched, min(len(watched), WATCHED))
     torch_device = pick_device(device)
     dtype = torch.float32 if torch_device.type == "cpu" else torch.float16
     reporter.stage("loading the base")
@@ -102,44 +105,32 @@ def make_pack(
         partial(DequantLinear, device=torch_device, dtype=dtype),
     )
     reporter.stage("training")
-    result = train(model, card, rows, held_out_rows, config, output / "checkpoints", reporter.step)
+    result = train(model, card, rows, watched, config, output / "checkpoints", reporter.step)
     shipped = to_half(result.tensors)
 
-    reporter.stage("evaluating on held-out data")
-    adapter = TrainableAdapter(card, config.rank, config.alpha, config.seed, torch_device)
-    adapter.load(shipped)
-    score_both = [
-        partial(score, model, delta, batch_tokens=config.batch_tokens) for delta in (None, adapter)
-    ]
-    base, pack = (run(held_out_rows) for run in score_both)
-    metrics = [perplexity(held_out_rows, base, pack, config.seed)]
-    for kind in sorted({e.kind for e in held_out if e.choices}):
-        choices = choice_rows([e for e in held_out if e.kind == kind], chat, config)
-        if choices.groups:
-            scores = [run(choices.rows) for run in score_both]
-            metrics.append(choice_accuracy(kind or "all", choices, *scores, config.seed))
-    del model, adapter
+    del model
 
     engine = TorchEngine(base_dir, device=device)
-    reporter.stage("calibrating routing")
-    routing, routing_eval = make_routing(engine, chat, base_dir, training, held_out, config.seed)
-    evals = Evals(
-        domain=spec.domain,
-        base_fingerprint=card.fingerprint,
-        runtime=f"torch {torch_device.type}, {str(dtype).removeprefix('torch.')} arithmetic over "
-        "the quantised base",
-        seed=config.seed,
-        metrics=tuple(metrics),
-        routing=routing_eval,
-    )
     info = AdapterInfo(
         activation=config.activation,
         rank=config.rank,
         alpha=config.alpha,
         modules=len(card.modules),
     )
-    reporter.stage("recording canaries")
     slot = engine.add_adapter(Adapter.build(shipped, card, info.scale, engine.device, engine.dtype))
+    reporter.stage("evaluating on held-out data")
+    metrics = evaluate(engine, slot, held_out, chat, config)
+    reporter.stage("calibrating routing")
+    routing, routing_eval = make_routing(engine, chat, base_dir, training, held_out, config.seed)
+    evals = Evals(
+        domain=spec.domain,
+        base_fingerprint=card.fingerprint,
+        runtime=engine.name,
+        seed=config.seed,
+        metrics=metrics,
+        routing=routing_eval,
+    )
+    reporter.stage("recording canaries")
     described = PackToml(
         name=spec.name,
         version=spec.version,
