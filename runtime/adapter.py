@@ -50,13 +50,11 @@ class Adapter:
                 blocks = []
                 for module in modules:
                     rows = card.modules[module].out_features
-                    b = tensors.get(module + SUFFIX_B)
-                    blocks.append(torch.zeros(rows, 0) if b is None else b.float() * scale)
+                    half = tensors.get(module + SUFFIX_B)
+                    blocks.append(torch.zeros(rows, 0) if half is None else half.float() * scale)
                 a = torch.cat([tensors[m + SUFFIX_A].float() for m in present])
-                pairs[layer, group] = (
-                    a.to(device, dtype).contiguous(),
-                    torch.block_diag(*blocks).to(device, dtype).contiguous(),
-                )
+                b = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+                pairs[layer, group] = a.to(device, dtype), b.to(device, dtype)
         return cls(pairs)
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from gguf import GGMLQuantizationType
@@ -124,14 +125,15 @@ class Model:
     def _vector(self, name: str) -> torch.Tensor:
         return torch.tensor(self._file.tensor(name).dequantized(), device=self.device)
 
-    def _row_order(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.intp]] | None:
+    def _row_order(self, name: str) -> npt.NDArray[np.intp] | None:
         """llama GGUFs hold query and key rows in pairs for interleaved rotation; undo that."""
         heads = {"attn_q": self.config.heads, "attn_k": self.config.kv_heads}
         kind = name.split(".")[-2]
         if self.config.architecture != "llama" or kind not in heads:
             return None
         rows = np.arange(heads[kind] * self.config.head_dim)
-        return rows.reshape(heads[kind], -1, 2).swapaxes(1, 2).reshape(-1)
+        order: npt.NDArray[np.intp] = rows.reshape(heads[kind], -1, 2).swapaxes(1, 2).reshape(-1)
+        return order
 
     def _linear(self, names: Sequence[str]) -> list[Linear]:
         """One operator over the named tensors stacked by rows, or one each where bits differ."""
@@ -212,8 +214,9 @@ class Model:
             if layer.qkv_bias is not None:
                 qkv = qkv + layer.qkv_bias
             qkv = qkv.reshape(batch, length, -1, c.head_dim).transpose(1, 2)  # [B, H + 2K, T, d]
-            q, k, v = qkv.split([c.heads, c.kv_heads, c.kv_heads], dim=1)
-            q, k = _rotate(q, rotation), _rotate(k, rotation)
+            q = _rotate(qkv[:, : c.heads], rotation)
+            k = _rotate(qkv[:, c.heads : c.heads + c.kv_heads], rotation)
+            v = qkv[:, c.heads + c.kv_heads :]
             if cache is not None:
                 k, v = cache.append(index, k, v)
                 q = q.to(k.dtype)
@@ -223,7 +226,7 @@ class Model:
             attended = attended.transpose(1, 2).reshape(batch, length, -1).to(x.dtype)
             x = x + layer.project(index, "o", attended, delta)
             h = F.rms_norm(x, (c.hidden_size,), layer.ffn_norm, c.norm_eps)
-            gate, up = layer.project(index, "gate_up", h, delta).split(c.ffn_size, dim=-1)
+            gate, up = layer.project(index, "gate_up", h, delta).chunk(2, dim=-1)
             x = x + layer.project(index, "down", F.silu(gate) * up, delta)
             if index == hidden_layer:
                 captured = x
