@@ -1,0 +1,272 @@
+"""Which pack takes part: a score per pack, a calibrated threshold, and the right to abstain.
+
+Features of general prompts give the base a whitening: a space in which unrelated directions count
+alike (one shared covariance; Mahalanobis scores, Lee et al., arXiv 1807.03888). In it a pack is one
+prototype, the direction that separates its own prompts from all others (Fisher's linear
+discriminant). A score is 0 for the average general prompt and 1 for the pack's average own one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from runtime.engine import F32
+from specs.errors import IntegrityError, UsageError
+from specs.safetensors_header import read_header
+
+SHRINKAGE = 1.0
+"""Added to every variance of the standardised background: few prompts estimate small ones badly."""
+OWN_SHRINKAGE = 1.0
+"""The same for a pack's own prompts, relative to the background's whitened unit variance."""
+FALSE_FIRES = 0.02
+"""The threshold lets this share of general prompts pass."""
+LEAST_PROMPTS = 8
+"""Fewer own or general prompts than this calibrate nothing."""
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class BaseRouting:
+    """A base's whitening: z = (feature - mean) @ whitening."""
+
+    fingerprint: str
+    layer: int
+    mean: F32
+    """[D]."""
+    whitening: F32
+    """[D, D]; its values fit float16, which is how they are stored."""
+
+    def whiten(self, features: F32) -> F32:
+        """[n, D] or [D] features in the whitened space."""
+        whitened: F32 = (features - self.mean) @ self.whitening
+        return whitened
+
+    def save(self) -> bytes:
+        """The bytes of the base's `routing.safetensors`."""
+        tensors: dict[str, Any] = {
+            "mean": self.mean,
+            "whitening": self.whitening.astype(np.float16),
+        }
+        return save(tensors, {"format": FORMAT, "base": self.fingerprint, "layer": str(self.layer)})
+
+    @classmethod
+    def load(cls, file: Path, fingerprint: str) -> BaseRouting:
+        """Read a base's `routing.safetensors`.
+
+        Raises:
+            IntegrityError: it is malformed, or of another base than `fingerprint`.
+        """
+        tensors, metadata = _read(file, fingerprint)
+        mean, whitening = _tensor(tensors, "mean", 1, file), _tensor(tensors, "whitening", 2, file)
+        if whitening.shape != (mean.size, mean.size):
+            raise IntegrityError(f"{file}: tensor `whitening` does not match `mean`")
+        return cls(fingerprint, int(_number(metadata, "layer", file)), mean, whitening)
+
+
+@dataclass(frozen=True)
+class PackRouting:
+    """A pack's prototype and what calibration found."""
+
+    fingerprint: str
+    prototype: F32
+    """[D] in the base's whitened space; score = whitened feature . prototype."""
+    threshold: float
+    recall: float
+    """Share of its own held-out prompts that pass the threshold."""
+    false_fires: float
+    """Share of general prompts, unseen in calibration, that do."""
+
+    def score(self, whitened: F32) -> F32:
+        """Scores of [n, D] whitened features, or of one."""
+        scores: F32 = whitened @ self.prototype
+        return scores
+
+    def save(self) -> bytes:
+        """The bytes of the pack's `routing.safetensors`."""
+        metadata = {
+            "format": FORMAT,
+            "base": self.fingerprint,
+            "threshold": repr(self.threshold),
+            "recall": repr(self.recall),
+            "false_fires": repr(self.false_fires),
+        }
+        return save({"prototype": self.prototype}, metadata)
+
+    @classmethod
+    def load(cls, file: Path, base: BaseRouting) -> PackRouting:
+        """Read a pack's `routing.safetensors`.
+
+        Raises:
+            IntegrityError: it is malformed, or was made for another base.
+        """
+        tensors, metadata = _read(file, base.fingerprint)
+        prototype = _tensor(tensors, "prototype", 1, file)
+        if prototype.shape != base.mean.shape:
+            raise IntegrityError(f"{file}: tensor `prototype` does not fit the base's features")
+        numbers = (_number(metadata, k, file) for k in ("threshold", "recall", "false_fires"))
+        return cls(base.fingerprint, prototype, *numbers)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one pack fared."""
+
+    pack: str
+    score: float
+    threshold: float
+    reason: str
+    """The outcome in words."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which pack takes part; None: the base alone. Scores come best first."""
+
+    pack: str | None
+    scores: tuple[Score, ...]
+
+
+class Router:
+    """Decides among the packs of one base."""
+
+    def __init__(self, base: BaseRouting, packs: Mapping[str, PackRouting]) -> None:
+        self.base = base
+        self._packs = dict(packs)
+
+    def decide(self, feature: F32) -> Decision:
+        """The pack whose threshold is passed by most, if any is.
+
+        Args:
+            feature: [D], see runtime.features.
+        """
+        whitened = self.base.whiten(feature)
+        scored = [(n, p, float(p.score(whitened))) for n, p in self._packs.items()]
+        # where 0 is the threshold and 1 the pack's average own prompt, packs can be compared
+        scored.sort(key=lambda x: (-(x[2] - x[1].threshold) / max(1 - x[1].threshold, 0.05), x[0]))
+        passed = [name for name, pack, score in scored if score >= pack.threshold]
+        chosen = passed[0] if passed else None
+        scores = []
+        for name, pack, score in scored:
+            side = "above" if score >= pack.threshold else "below"
+            outcome = f"{side} its threshold {pack.threshold:.2f}"
+            if name in passed[1:]:
+                outcome += f", but {chosen} is further above its own"
+            scores.append(Score(name, score, pack.threshold, f"score {score:.2f}, {outcome}"))
+        return Decision(chosen, tuple(scores))
+
+
+def fit_base(features: F32, groups: Sequence[str], *, fingerprint: str, layer: int) -> BaseRouting:
+    """The whitening of a base from features [n, D] of general prompts.
+
+    Args:
+        groups: kind of each prompt; a kind counts by the square root of its size, so that many
+            prompts of one kind do not drown the others.
+
+    Raises:
+        UsageError: too few prompts.
+    """
+    if len(features) < LEAST_PROMPTS:
+        raise UsageError(f"{len(features)} prompts are too few (expected {LEAST_PROMPTS} or more)")
+    sizes = {g: list(groups).count(g) for g in set(groups)}
+    weights = np.array([sizes[g] ** -0.5 for g in groups])
+    weights /= weights.sum()
+    x = features.astype(np.float64)
+    mean = weights @ x
+    centred = x - mean
+    covariance = (centred * weights[:, None]).T @ centred
+    deviation = np.sqrt(np.diag(covariance)) + 1e-6
+    correlation = covariance / np.outer(deviation, deviation)
+    values, vectors = np.linalg.eigh(correlation)
+    whitening = vectors / np.sqrt(np.maximum(values, 0) + SHRINKAGE) / deviation[:, None]
+    # what is stored is what is used
+    rounded = whitening.astype(np.float16).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise UsageError("the prompts are too much alike to calibrate routing")
+    return BaseRouting(fingerprint, layer, mean.astype(np.float32), rounded)
+
+
+def fit_pack(
+    base: BaseRouting, own_train: F32, own_heldout: F32, background_heldout: F32
+) -> PackRouting:
+    """A pack's prototype and threshold.
+
+    Args:
+        own_train: features [n, D] of the pack's own prompts.
+        own_heldout: features of others of its prompts, for `recall` only.
+        background_heldout: features of general prompts that did not fit the base. Each half gives
+            the threshold at which the other half's false fires are counted; the threshold that is
+            kept comes from all.
+
+    Raises:
+        UsageError: too few prompts.
+    """
+    for kind, rows in (("own", own_train), ("general", background_heldout)):
+        if len(rows) < LEAST_PROMPTS:
+            raise UsageError(
+                f"{len(rows)} {kind} prompts are too few to calibrate routing "
+                f"(expected {LEAST_PROMPTS} or more)"
+            )
+    own = base.whiten(own_train).astype(np.float64)
+    mean = own.mean(axis=0)
+    within = np.cov(own.T, bias=True)
+    scatter = within + (1 + OWN_SHRINKAGE) * np.eye(len(mean))
+    prototype = np.linalg.solve(scatter, mean)
+    prototype /= prototype @ mean
+    scores = base.whiten(background_heldout) @ prototype
+    own_scores = base.whiten(own_heldout) @ prototype
+    halves = scores[0::2], scores[1::2]
+    fires = [float(np.sum(other >= _threshold(half))) for half, other in (halves, halves[::-1])]
+    threshold = _threshold(scores)
+    return PackRouting(
+        fingerprint=base.fingerprint,
+        prototype=prototype.astype(np.float32),
+        threshold=threshold,
+        recall=float(np.mean(own_scores >= threshold)) if len(own_scores) else 0.0,
+        false_fires=sum(fires) / len(scores),
+    )
+
+
+def _threshold(background: Any) -> float:
+    """What FALSE_FIRES of these scores reach; never as low as half-way to nothing in common."""
+    return max(float(np.quantile(background, 1 - FALSE_FIRES)), 0.2)
+
+
+def _read(file: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, str]]:
+    metadata = read_header(file).metadata
+    if metadata.get("format") != FORMAT:
+        raise IntegrityError(f"{file}: is not routing data of format {FORMAT}")
+    if metadata.get("base") != fingerprint:
+        raise IntegrityError(
+            f"{file}: was made for base {metadata.get('base', '')[:12]}, not {fingerprint[:12]}"
+        )
+    try:
+        return load_file(file), metadata
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise IntegrityError(f"{file}: is not a usable safetensors file ({error})") from None
+
+
+def _tensor(tensors: Mapping[str, Any], name: str, dimensions: int, file: Path) -> F32:
+    tensor = tensors.get(name)
+    if tensor is None or tensor.ndim != dimensions or tensor.dtype.kind != "f":
+        raise IntegrityError(f"{file}: has no tensor `{name}` of {dimensions} dimensions")
+    values: F32 = tensor.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise IntegrityError(f"{file}: tensor `{name}` holds NaN or infinity")
+    return values
+
+
+def _number(metadata: Mapping[str, str], key: str, file: Path) -> float:
+    try:
+        value = float(metadata[key])
+    except (KeyError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise IntegrityError(f"{file}: metadata `{key}` is not a number")
+    return value
