@@ -45,8 +45,7 @@ class BaseRouting:
 
     def whiten(self, features: F32) -> F32:
         """[n, D] or [D] features in the whitened space."""
-        whitened: F32 = (features - self.mean) @ self.whitening
-        return whitened
+        return np.asarray((features - self.mean) @ self.whitening, dtype=np.float32)
 
     def save(self) -> bytes:
         """The bytes of the base's `routing.safetensors`."""
@@ -85,8 +84,7 @@ class PackRouting:
 
     def score(self, whitened: F32) -> F32:
         """Scores of [n, D] whitened features, or of one."""
-        scores: F32 = whitened @ self.prototype
-        return scores
+        return np.asarray(whitened @ self.prototype, dtype=np.float32)
 
     def save(self) -> bytes:
         """The bytes of the pack's `routing.safetensors`."""
