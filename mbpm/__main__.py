@@ -48,9 +48,6 @@ def _dispatch(arguments: list[str], state: State) -> int:
         # Typer's own errors have no public base class; they all can describe themselves.
         if not hasattr(error, "format_message"):
             raise
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message(), file=sys.stderr)
-            return UsageError.exit_code
         if "--json" in arguments:
             state.out.mode = "json"
         raise _usage(error, arguments) from None

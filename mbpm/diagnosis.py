@@ -12,7 +12,7 @@ from typing import Literal
 
 from mbpm import facts
 from mbpm.home import DEFAULT_BASE, Home
-from mbpm.inventory import lacks_files
+from mbpm.inventory import whole_base, whole_pack
 from mbpm.output import size
 from registry_index import bundled
 from registry_index.tree import Registry
@@ -175,7 +175,8 @@ def _installed(home: Home, generation: Generation, findings: _Findings) -> None:
             f"base {base.name}", f"`mbpm base install {base.name} --reinstall`"
         ):
             card = home.store.card(base.card)
-            if lacks_files(home.base_dir(base), [f.blob for f in card.files]):
+            home.base_dir(base)
+            if not whole_base(home.store, card):
                 raise MbpmError("a file is missing or has the wrong size")
             text = f"{size(card.resident_bytes)} of memory when loaded"
             if memory is not None and card.resident_bytes > memory:
@@ -198,7 +199,8 @@ def _pack(home: Home, pack: InstalledPack, generation: Generation) -> None:
     if base is None:
         raise MbpmError(f"its base `{pack.base}` is not installed")
     manifest = home.store.manifest(pack.manifest)
-    if lacks_files(home.pack_dir(pack), manifest.blobs):
+    home.pack_dir(pack)
+    if not whole_pack(home.store, manifest):
         raise MbpmError("a file is missing or has the wrong size")
     if manifest.base.fingerprint != base.fingerprint:
         raise MbpmError(f"was made for another `{pack.base}` than the one installed")

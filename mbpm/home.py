@@ -49,6 +49,11 @@ class Home:
         """The file that holds the number of the generation that counts."""
         return self.path / "current"
 
+    @property
+    def journal(self) -> Path:
+        """What a writer is doing right now, or was doing when it was killed."""
+        return self.path / "journal.json"
+
     def generation_path(self, number: int) -> Path:
         """The file of one generation."""
         return self.path / "generations" / f"{number}.json"

@@ -11,7 +11,7 @@ from mbpm.catalogue import BaseOffer, Candidate, Catalogue, line_of, read_local
 from mbpm.fetch import obtain
 from mbpm.files import check_space, remove
 from mbpm.home import Home
-from mbpm.inventory import damaged_blobs, lacks_files
+from mbpm.inventory import damaged_blobs, whole_base, whole_pack
 from mbpm.output import Output
 from mbpm.plan import plan_base, plan_pack
 from mbpm.resolve import Request, resolve
@@ -109,7 +109,7 @@ def prepare(
             folder = store.pack_path(record.manifest)
             if reinstall and name in asked:
                 damaged = damaged_blobs(store, folder, manifest.blobs)
-            if not damaged and not lacks_files(folder, manifest.blobs):
+            if not damaged and whole_pack(store, manifest):
                 if name in asked:
                     satisfied.append(record)
                 continue
@@ -193,13 +193,11 @@ def apply(
     before = prepared.before
     packs = {p.name: p for p in before.packs} | {s.record.name: s.record for s in prepared.packs}
     bases = {b.name: b for b in before.bases} | {s.record.name: s.record for s in prepared.bases}
+    # what stands in a folder's place is damaged, or a leftover
     for step in prepared.packs:
-        if lacks_files(store.pack_path(step.record.manifest), step.manifest.blobs) or step.damaged:
-            store.drop("pack", step.record.manifest)
+        store.drop("pack", step.record.manifest)
     for base in prepared.bases:
-        blobs = [f.blob for f in base.offer.card.files]
-        if lacks_files(store.base_path(base.record.card), blobs) or base.damaged:
-            store.drop("base", base.record.card)
+        store.drop("base", base.record.card)
     return writer.commit(
         packs.values(),
         bases.values(),
@@ -277,8 +275,7 @@ def _base_step(
                 hint=f"`mbpm remove {' '.join(users)}` first",
             )
     digest = card.digest()
-    whole = record is not None and record.card == digest
-    if whole and not lacks_files(store.base_path(digest), [f.blob for f in card.files]):
+    if record is not None and record.card == digest and whole_base(store, card):
         return None
     auto = auto if record is None else record.auto and auto
     new = InstalledBase(name=card.name, fingerprint=card.fingerprint, card=digest, auto=auto)

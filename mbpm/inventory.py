@@ -7,19 +7,30 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mbpm.store import Store
+from specs.base_card import CARD_FILE, BaseCard
 from specs.blobs import CHUNK_BYTES, Blob
+from specs.manifest import MANIFEST_FILE, Manifest
 
 
-def lacks_files(folder: Path, blobs: Iterable[Blob]) -> bool:
-    """Whether a file of a pack's or base's folder is missing or has another size."""
+def whole_pack(store: Store, manifest: Manifest) -> bool:
+    """Whether the pack's folder is there: its manifest right, every file with its size."""
+    raw = manifest.canonical()
+    return _whole(store, store.pack_path(manifest.digest()), MANIFEST_FILE, raw, manifest.blobs)
 
-    def size(path: Path) -> int:
-        try:
-            return path.stat().st_size
-        except OSError:
-            return -1
 
-    return any(size(folder / b.path) != b.size for b in blobs)
+def whole_base(store: Store, card: BaseCard) -> bool:
+    """Whether the base's folder is there: its card right, every file with its size."""
+    blobs = [f.blob for f in card.files]
+    return _whole(store, store.base_path(card.digest()), CARD_FILE, card.canonical(), blobs)
+
+
+def _whole(store: Store, folder: Path, document: str, raw: bytes, blobs: Iterable[Blob]) -> bool:
+    stored = store.blob_path(hashlib.sha256(raw).hexdigest())
+    try:
+        sizes = all((folder / b.path).stat().st_size == b.size for b in blobs)
+        return sizes and (folder / document).read_bytes() == raw == stored.read_bytes()
+    except OSError:
+        return False
 
 
 def wrong_chunk(file: Path, blob: Blob) -> str | None:

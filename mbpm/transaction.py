@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from mbpm.files import remove, write_atomic
@@ -30,10 +29,6 @@ class Writer:
     def __init__(self, home: Home, command: str) -> None:
         self.home = home
         self._command = command
-
-    @property
-    def _journal(self) -> Path:
-        return self.home.path / "journal.json"
 
     def commit(
         self,
@@ -78,7 +73,7 @@ class Writer:
             "added": [a for a in added if tuple(a) not in before],
             "dropped": sorted(before - after),
         }
-        write_atomic(self._journal, json.dumps(journal).encode())
+        write_atomic(self.home.journal, json.dumps(journal).encode())
         for manifest in new_packs:
             self.home.store.make_pack(manifest)
         for card in new_bases:
@@ -91,13 +86,13 @@ class Writer:
     def recover(self) -> None:
         """Finish or roll back what a killed writer left, and clear its staging."""
         try:
-            journal = json.loads(self._journal.read_bytes())
+            journal = json.loads(self.home.journal.read_bytes())
         except FileNotFoundError:
             journal = None
         except ValueError:
             # it is written atomically, so this was somebody's editor; the pointer still decides
             journal = None
-            remove(self._journal)
+            remove(self.home.journal)
         if journal is not None:
             if self.home.current().number != journal["to"]:
                 remove(self.home.generation_path(journal["to"]))
@@ -108,7 +103,7 @@ class Writer:
     def _finish(self, journal: dict[str, Any]) -> None:
         for kind, digest in journal["dropped"]:
             self.home.store.drop(kind, digest)
-        remove(self._journal)
+        remove(self.home.journal)
 
     def _references(self, generation: Generation) -> set[tuple[str, str]]:
         """Every folder and blob a generation needs, as (kind, digest)."""

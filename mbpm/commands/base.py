@@ -10,7 +10,6 @@ from mbpm.state import State
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     help="List, install, remove and verify bases: the models that packs are added to.",
 )
 

@@ -65,6 +65,10 @@ def run(
         out.note(f"{record.name} {record.version} is installed already")
     document = {"plan": plan.model_dump(mode="json"), "changed": False}
     if plan.empty:
+        if state.home.journal.exists():
+            # a killed command got as far as this; what it left is put right all the same
+            with writer(state.home, out, state.command_line):
+                pass
         out.result({**document, "generation": prepared.before.number})
         return
     show(plan, out, prepared.resident)

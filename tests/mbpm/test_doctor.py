@@ -94,9 +94,6 @@ def test_a_manifest_is_gone(installed: Cli) -> None:
     found_wrong(installed, "pack alpha", "missing", "`mbpm install alpha --reinstall`")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="install --reinstall looks at a pack's blobs and not at its manifest"
-)
 def test_a_manifest_is_brought_back(installed: Cli, registry: Path) -> None:
     home = Home(installed.home)
     home.store.blob_path(home.current().packs[0].manifest).unlink()

@@ -1,0 +1,71 @@
+"""One writer at a time; readers never wait."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mbpm.lock import writer_lock
+from mbpm.output import Output
+from tests.support.cli import Cli
+
+
+@pytest.fixture
+def held(cli: Cli, registry: Path, publish: Callable[..., None]) -> Cli:
+    publish("alpha")
+    cli.ok("install", "alpha", "--registry", registry, "--yes")
+    return cli
+
+
+def test_wait_is_bounded_and_names_the_owner(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MBPM_LOCK_TIMEOUT", "0.2")
+    with writer_lock(held.home, Output("quiet")):
+        result = held("remove", "alpha", "--yes")
+        assert held.installed() == {"alpha": "1.0.0"}
+    assert result.code == 1
+    assert f"process {os.getpid()} on {platform.node()}, for 0 s" in result.err
+    assert "`MBPM_LOCK_TIMEOUT`" in result.err
+    held.ok("remove", "alpha", "--yes")
+
+
+def test_waits_for_its_turn(held: Cli) -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with writer_lock(held.home, Output("quiet")):
+            inside.set()
+            done.wait(5)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert inside.wait(5)
+    threading.Timer(0.2, done.set).start()
+    held.ok("remove", "alpha", "--yes")
+    thread.join()
+
+
+def test_plan_that_went_stale(
+    held: Cli, registry: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removes what the plan counted on, between the question and the answer."""
+    publish("beta", requires={"alpha": "1"})
+
+    def meanwhile(_self: Output, _question: str, *, yes: bool) -> None:
+        monkeypatch.undo()
+        held.ok("remove", "alpha", "--yes")
+
+    monkeypatch.setattr(Output, "confirm", meanwhile)
+    result = held("install", "beta", "--registry", registry)
+    assert result.code == 4
+    assert "changed in the meantime" in result.err
+    assert held.installed() == {}
+
+
+def test_odd_timeout(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MBPM_LOCK_TIMEOUT", "soon")
+    assert held("remove", "alpha", "--yes").code == 2

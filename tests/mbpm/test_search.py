@@ -1,0 +1,48 @@
+"""`mbpm search`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.cli import Cli
+
+
+def test_words_must_all_match(cli: Cli, registry: Path, publish: Callable[..., None]) -> None:
+    publish("medical", description="Diagnoses and terms")
+    publish("legal", description="Contracts and terms")
+    found = cli.ok("search", "terms", "--registry", registry, "--json").json["packs"]
+    assert {"medical", "legal"} <= {p["name"] for p in found}
+    found = cli.ok("search", "TERMS", "contr", "--registry", registry, "--json").json["packs"]
+    assert [p["name"] for p in found] == ["legal"]
+    result = cli.ok("search", "legal", "--registry", registry)
+    assert "perplexity 20 -> 10" in result.out
+    assert not cli.home.exists()
+
+
+def test_nothing_found(cli: Cli, registry: Path, publish: Callable[..., None]) -> None:
+    publish("legal")
+    result = cli.ok("search", "astronomy", "--registry", registry)
+    assert result.out == ""
+    assert "no pack matches" in result.err
+
+
+def test_newest_release_and_what_is_installed(
+    cli: Cli, registry: Path, publish: Callable[..., None]
+) -> None:
+    publish("alpha")
+    cli.ok("install", "alpha", "--registry", registry, "--yes")
+    publish("alpha", "1.10.0")
+    publish("alpha", "2.0.0-rc.1")
+    (found,) = cli.ok("search", "alpha", "--registry", registry, "--json").json["packs"]
+    assert (found["version"], found["installed"]) == ("1.10.0", "1.0.0")
+
+
+def test_text_of_a_pack_cannot_drive_the_terminal(
+    cli: Cli, registry: Path, publish: Callable[..., None]
+) -> None:
+    publish("alpha", description="harmless\x1b]0;title\x07\x1b[2J\rreally")
+    result = cli.ok("search", "harmless", "--registry", registry)
+    assert "\x1b" not in result.out
+    assert "\r" not in result.out
+    assert "\x07" not in result.out
