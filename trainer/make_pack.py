@@ -121,7 +121,9 @@ def make_pack(
     reporter.stage("evaluating on held-out data")
     metrics = evaluate(engine, slot, held_out, chat, config)
     reporter.stage("calibrating routing")
-    routing, routing_eval = make_routing(engine, chat, base_dir, training, held_out, config.seed)
+    routing, routing_eval = make_routing(
+        engine, chat, base_dir, spec.domain, training, held_out, config.seed
+    )
     evals = Evals(
         domain=spec.domain,
         base_fingerprint=card.fingerprint,
