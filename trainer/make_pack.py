@@ -30,7 +30,7 @@ from trainer.data.reading import Example
 from trainer.evaluate import evaluate
 from trainer.loop import StepReport, train
 from trainer.pack_folder import to_half, write_pack_folder
-from trainer.routing import make_routing
+from trainer.routing import make_routing, read_base_routing
 
 CANARIES = 3
 WATCHED = 256
@@ -88,6 +88,7 @@ def make_pack(
     card_file = base_dir / CARD_FILE
     card = BaseCard.parse(card_file.read_bytes(), str(card_file))
     weights = base_dir / WEIGHTS_FILE
+    base_routing = read_base_routing(base_dir)
     tokenizer = Tokenizer.from_gguf(weights)
     chat = ChatFormat.from_gguf(weights, tokenizer)
     encode = partial(
@@ -122,7 +123,7 @@ def make_pack(
     metrics = evaluate(engine, slot, held_out, chat, config)
     reporter.stage("calibrating routing")
     routing, routing_eval = make_routing(
-        engine, chat, base_dir, spec.domain, training, held_out, config.seed
+        engine, chat, base_routing, spec.domain, training, held_out, config.seed
     )
     evals = Evals(
         domain=spec.domain,

@@ -65,10 +65,25 @@ def fit_base_routing(engine: Engine, base_dir: Path) -> bytes:
     ).save()
 
 
+def read_base_routing(base_dir: Path) -> BaseRouting:
+    """The routing data of a base.
+
+    Raises:
+        UsageError: it has none.
+        IntegrityError: it is damaged, or another base's.
+    """
+    file = base_dir / BASE_ROUTING_FILE
+    if not file.is_file():
+        raise UsageError(
+            f"the base in {base_dir} has no {BASE_ROUTING_FILE}, so nothing can be routed to a pack"
+        )
+    return BaseRouting.load(file, fingerprint(open_gguf(base_dir / WEIGHTS_FILE)))
+
+
 def make_routing(
     engine: Engine,
     chat: ChatFormat,
-    base_dir: Path,
+    base: BaseRouting,
     domain: str,
     training: Sequence[Example],
     held_out: Sequence[Example],
@@ -77,14 +92,8 @@ def make_routing(
     """The bytes of a pack's `routing.safetensors`, and how well it tells its prompts from others.
 
     Raises:
-        UsageError: the base has no routing data, or there are too few prompts.
+        UsageError: there are too few prompts.
     """
-    file = base_dir / BASE_ROUTING_FILE
-    if not file.is_file():
-        raise UsageError(
-            f"the base in {base_dir} has no {BASE_ROUTING_FILE}, so nothing can be routed to a pack"
-        )
-    base = BaseRouting.load(file, fingerprint(open_gguf(base_dir / WEIGHTS_FILE)))
     own = _questions(training, seed)
     if domain in domains():
         own += natural_questions(domain, NATURAL, seed)
