@@ -1,0 +1,129 @@
+"""`mbpm train`, and the way of its pack: installed, published, installed elsewhere, asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import trainer.routing
+from registry_index.publish import publish_base
+from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
+from specs.blobs import FileSource
+from tests.support.cli import Cli
+from tests.support.tiny_base import write_tiny_gguf
+from trainer.make_base import BaseDescription, make_base
+
+DATA = Path(__file__).parents[1] / "data" / "legal-mini.jsonl"
+QUICK = ("--epochs", 2, "--rank", 4, "--learning-rate", 0.01, "--held-out", 0.25, "--base", "tiny")
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A registry with the base `tiny`, which runs although it says nothing that makes sense."""
+    folder = tmp_path_factory.mktemp("bases")
+    write_tiny_gguf(folder / "tiny.gguf")
+    description = BaseDescription(
+        name="tiny",
+        description="random weights",
+        license="MIT",
+        parameters=1,
+        sources=(FileSource(path=str(folder / "tiny.gguf")),),
+    )
+    few = trainer.routing.general_prompts()[::20]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.routing, "general_prompts", lambda: few)
+        made = folder / "tiny"
+        make_base(description, folder / "tiny.gguf", made)
+        card = BaseCard.parse((made / CARD_FILE).read_bytes(), CARD_FILE)
+        files = {p: made / p for p in (WEIGHTS_FILE, BASE_ROUTING_FILE)}
+        publish_base(card, folder / "registry", files)
+        yield folder / "registry"
+
+
+@pytest.fixture
+def ready(cli: Cli, bases: Path) -> Cli:
+    cli.ok("base", "install", "tiny", "--registry", bases, "--yes")
+    return cli
+
+
+def test_a_pack_from_own_data_goes_all_the_way(ready: Cli, bases: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "legal-pack"
+    trained = ready.ok(
+        "train", "--domain", "legal", "--data", DATA, "--license", "CC0-1.0",
+        "--output", folder, *QUICK,
+    )  # fmt: skip
+    assert "response_perplexity" in trained.out
+    assert "held-out loss" in trained.err
+    assert f"mbpm install {folder}" in trained.err
+    ready.ok("install", folder, "--yes")
+    assert ready.installed() == {"legal": "0.1.0"}
+    ready.ok("verify", "--deep")
+
+    ready.ok("publish", folder, "--registry", bases, "--yes")
+    twice = ready("publish", folder, "--registry", bases, "--yes")
+    assert twice.code == 1
+    assert "0.1.0" in twice.err
+
+    other = Cli(tmp_path / "other-home")
+    other.ok("install", "legal", "--registry", bases, "--yes")
+    assert other.installed() == {"legal": "0.1.0"}
+    assert other.bases() == ["tiny"]
+    asked = ("run", "What is copyleft?", "--json", "--temperature", 0, "--max-tokens", 8)
+    with_pack = other.ok(*asked, "--pack", "legal").json
+    without = other.ok(*asked, "--pack", "none").json
+    assert with_pack["packs"] and not without["packs"]
+    assert with_pack["answer"] != without["answer"]
+
+
+def test_a_second_run_goes_on_and_other_settings_need_restart(ready: Cli, tmp_path: Path) -> None:
+    train = ("train", "--domain", "legal", "--data", DATA, "--output", tmp_path / "p", *QUICK)
+    first = ready.ok(*train, "--json").json
+    again = ready.ok(*train, "--json")
+    assert again.json["evals"] == first["evals"]
+    other = ready(*train, "--seed", 5)
+    assert other.code == 2
+    assert "--restart" in other.err
+    ready.ok(*train, "--seed", 5, "--restart")
+
+
+def test_bad_data_names_file_line_and_what_was_expected(ready: Cli, tmp_path: Path) -> None:
+    data = tmp_path / "bad.jsonl"
+    good = {"prompt": "a?", "response": "b"}
+    data.write_text(json.dumps(good) + '\n{"prompt": "x"}\n')
+    result = ready("train", "--domain", "legal", "--data", data, *QUICK)
+    assert result.code == 2
+    assert "bad.jsonl" in result.err
+    assert "line 2" in result.err
+    assert "response" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("--data", DATA), 2, "--domain"),
+        ((), 2, "--data"),
+        (("--domain", "Le gal", "--data", DATA), 2, "Le gal"),
+        (("--domain", "legal", "--data", DATA, "--rank", 0), 2, "rank"),
+        (("--domain", "legal", "--data", DATA, "--pack-version", "one"), 2, "one"),
+        (("--domain", "legal", "--data", "nowhere.jsonl"), 3, "nowhere.jsonl"),
+        (("--domain", "legal", "--data", DATA, "--activation", "half"), 2, "activation"),
+        (("--recipe", "no-such"), 3, "no-such"),
+        (("--domain", "legal", "--data", DATA, "--base", "none-such"), 3, "none-such"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    cli: Cli, arguments: tuple[object, ...], code: int, expected: str
+) -> None:
+    result = cli("train", *arguments)
+    assert result.code == code, result
+    assert expected in result.err
+    assert "Traceback" not in result.err
+
+
+def test_without_a_base_the_next_step_is_said(cli: Cli) -> None:
+    result = cli("train", "--domain", "legal", "--data", DATA)
+    assert result.code == 3
+    assert "mbpm base install" in result.err
