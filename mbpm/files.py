@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +72,10 @@ def remove(path: Path) -> None:
             call(name)
 
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, onerror=writable_again)
+        if sys.version_info >= (3, 12):
+            shutil.rmtree(path, onexc=writable_again)
+        else:
+            shutil.rmtree(path, onerror=writable_again)
         return
     try:
         path.unlink(missing_ok=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mbpm.home import Home
 from mbpm.inventory import wrong_chunk
-from specs.base_card import CARD_FILE, BaseCard
+from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.blobs import Blob
-from specs.errors import MbpmError, NotFoundError
+from specs.errors import IntegrityError, MbpmError, NotFoundError
 from specs.generation import Generation, InstalledBase, InstalledPack
-from specs.manifest import MANIFEST_FILE, Manifest
+from specs.manifest import MANIFEST_FILE
 
 
 @dataclass
@@ -144,10 +144,7 @@ def check_behaviour(home: Home, packs: Sequence[tuple[InstalledPack, Check]]) ->
         One more check per base: that its weights have the fingerprint its card states.
     """
     from runtime.canaries import replay
-    from runtime.chat_format import ChatFormat
-    from runtime.tokenizer import Tokenizer
-    from runtime.torch_engine import TorchEngine
-    from specs.base_card import WEIGHTS_FILE
+    from runtime.load import load
 
     generation = home.current()
     checks = []
@@ -160,16 +157,18 @@ def check_behaviour(home: Home, packs: Sequence[tuple[InstalledPack, Check]]) ->
         if check.problems:
             continue
         folder = home.base_dir(base)
-        check.problems += _check_fingerprint(folder / WEIGHTS_FILE, home.store.card(base.card))
-        tokenizer = Tokenizer.from_gguf(folder / WEIGHTS_FILE)
-        chat = ChatFormat.from_gguf(folder / WEIGHTS_FILE, tokenizer)
-        engine = TorchEngine(folder)
+        try:
+            check.problems += _check_fingerprint(folder / WEIGHTS_FILE, home.store.card(base.card))
+            loaded = load(folder, [])
+        except IntegrityError as error:
+            check.problems.append(error.message)
+            continue
         for pack, found in mine:
-            manifest: Manifest = home.store.manifest(pack.manifest)
-            slot = engine.load_adapter(home.pack_dir(pack))
-            found.problems += replay(engine, chat, manifest, slot)
+            manifest = home.store.manifest(pack.manifest)
+            slot = loaded.engine.load_adapter(home.pack_dir(pack))
+            found.problems += replay(loaded.engine, loaded.chat_format, manifest, slot)
             found.canaries = len(manifest.canaries)
-            engine.unload_adapter(slot)
+            loaded.engine.unload_adapter(slot)
     return checks
 
 

@@ -65,7 +65,9 @@ def report(state: State, checks: Sequence[Check]) -> None:
             for problem in check.problems:
                 out.line(f"  {problem}")
             continue
-        canaries = f", {check.canaries} recorded answers" if check.canaries is not None else ""
+        canaries = ""
+        if check.canaries is not None:
+            canaries = f", {check.canaries} recorded answer{'' if check.canaries == 1 else 's'}"
         out.line(f"ok       {title} ({size(check.size)}{canaries})")
     if not checks:
         out.note("nothing is installed")

@@ -192,10 +192,9 @@ def test_file_that_is_too_long(store: Store, site: Site) -> None:
         fetch(store, site.url + "/w")
 
 
-def test_wrong_range(store: Store, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.cuts = [CHUNK_BYTES + 5]
-    monkeypatch.setattr(http, "_RANGE", http.re.compile(r"(.)ytes (\d+)-\d+/(\d+)"))
-    with pytest.raises((IntegrityError, ValueError)):
+def test_answer_with_another_range(store: Store, site: Site) -> None:
+    site.cuts, site.lies = [CHUNK_BYTES + 5], 1
+    with pytest.raises(IntegrityError, match="another range than was asked for"):
         fetch(store, site.url + "/w")
 
 
@@ -217,7 +216,7 @@ def test_stalled_server(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
             fetch(store, f"http://127.0.0.1:{deaf.getsockname()[1]}/w")
 
 
-def test_redirect_loop_and_odd_address(store: Store) -> None:
+def test_odd_address(store: Store) -> None:
     with pytest.raises(NetworkError, match="not an address"):
         fetch(store, "http://[::1/w")
 

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from mbpm.home import Home
+from registry_index.packing import build_manifest
+from registry_index.publish import publish_base
 from tests.support.cli import Cli
+from tests.support.packs import RANK, adapter_tensors, pack_folder, published
+from tests.support.tiny_base import write_tiny_base
 
 Publish = Callable[..., None]
 
@@ -89,3 +93,75 @@ def test_damaged_base(one: Cli, registry: Path) -> None:
     assert one("base", "verify").code == 5
     one.ok("base", "install", "tiny", "--reinstall", "--yes", "--registry", registry)
     one.ok("base", "verify", "tiny")
+
+
+@pytest.fixture
+def deep(cli: Cli, tmp_path: Path) -> Callable[[float], None]:
+    """Install a pack for a base that runs, its recorded answers shifted by some nats."""
+    from runtime.canaries import record
+    from runtime.load import load
+
+    root = tmp_path / "registry"
+    card = write_tiny_base(tmp_path / "tiny-base")
+    publish_base(card, root)
+    modules = {name: shape for name, shape in card.modules.items() if name.endswith("q_proj")}
+    tensors = adapter_tensors(modules)
+    changes = {
+        "tensors": tensors,
+        "fingerprint": card.fingerprint,
+        "adapter": {"activation": "answer", "rank": RANK, "alpha": 4.0, "modules": len(modules)},
+    }
+
+    def install(shift: float) -> None:
+        draft = pack_folder(tmp_path / "draft", "alpha", **changes)
+        manifest, _ = build_manifest(draft)
+        (draft / "manifest.json").write_bytes(manifest.canonical())
+        loaded = load(tmp_path / "tiny-base", [])
+        slot = loaded.engine.load_adapter(draft)
+        made = record(loaded.engine, loaded.chat_format, ["thin things"], "answer", slot)
+        canaries = [c.model_dump(mode="json") for c in made]
+        assert canaries[0]["base"] != canaries[0]["pack"], "the adapter does something"
+        for token in canaries[0]["pack"]:
+            token["logprob"] -= shift
+        published(pack_folder(tmp_path / "final", "alpha", canaries=canaries, **changes), root)
+        cli.ok("install", "alpha", "--registry", root, "--yes")
+
+    return install
+
+
+def test_deep_replays_what_was_recorded(cli: Cli, deep: Callable[[float], None]) -> None:
+    deep(0.0)
+    result = cli.ok("verify", "--deep")
+    assert "1 recorded answer)" in result.out
+    assert "ok       base tiny" in result.out
+    checks = cli.ok("verify", "alpha", "--deep", "--json").json["checks"]
+    assert [(c["name"], c["canaries"]) for c in checks] == [("alpha", 1), ("tiny", None)]
+
+
+def test_deep_notices_a_pack_that_says_something_else(
+    cli: Cli, deep: Callable[[float], None]
+) -> None:
+    deep(1.0)
+    cli.ok("verify")
+    result = cli("verify", "--deep")
+    assert result.code == 5
+    assert "canary 'thin things': pack gives token" in result.out
+
+
+def test_deep_notices_weights_that_are_not_the_base(cli: Cli, tmp_path: Path) -> None:
+    """A registry may claim the fingerprint of a base for other weights; running it tells."""
+    root = tmp_path / "registry"
+    card = write_tiny_base(tmp_path / "tiny-base")
+    publish_base(card.model_copy(update={"fingerprint": "f" * 64}), root)
+    modules = {name: shape for name, shape in card.modules.items() if name.endswith("q_proj")}
+    folder = pack_folder(
+        tmp_path / "alpha",
+        "alpha",
+        tensors=adapter_tensors(modules),
+        fingerprint="f" * 64,
+        adapter={"activation": "full", "rank": RANK, "alpha": 4.0, "modules": len(modules)},
+    )
+    cli.ok("install", folder, "--registry", root, "--yes")
+    result = cli("verify", "--deep")
+    assert result.code == 5
+    assert "weights.gguf: has fingerprint" in result.out

@@ -1,0 +1,78 @@
+"""The one way to print."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from mbpm.output import Output, size
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (98_362_432, "98.4 MB"),
+        (5 * 10**15, "5000.0 TB"),
+        (-1500, "-1.5 kB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+def test_modes(capsys: pytest.CaptureFixture[str]) -> None:
+    def say(out: Output) -> tuple[str, str]:
+        out.line("line")
+        out.table(["A"], [["1"]])
+        out.stream("stream")
+        out.note("note")
+        out.warn("warn")
+        out.result({"a": 1})
+        return capsys.readouterr()
+
+    assert say(Output("human")) == ("line\nA\n1\nstream", "note\nwarning: warn\n")
+    assert say(Output("quiet")) == ("stream", "")
+    assert say(Output("json")) == ('{\n  "a": 1\n}\n', "warning: warn\n")
+
+
+def test_table_aligns(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().table(["NAME", "SIZE"], [["a", "10"], ["long", "9"], ["two\nlines", "1"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "NAME       SIZE",
+        "a            10",
+        "long          9",
+        "two lines     1",
+    ]
+
+
+def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for no_color, expected in ((False, "\x1b[1mbold\x1b[0m\n"), (True, "bold\n")):
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stdout", terminal)
+        Output(no_color=no_color).line("\x1b[1mbo\x07ld\x1b[0m")
+        assert terminal.getvalue() == expected
+
+
+def test_progress_on_a_terminal_counts_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Output().progress("fetching [x]", 2_000_000) as progress:
+        progress.advance(1_000_000)
+        progress.status("received [half]")
+    assert "fetching [x]" in terminal.getvalue()
+    assert "received [half]" in terminal.getvalue()
+    assert "2.0 MB" in terminal.getvalue()
