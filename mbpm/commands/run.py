@@ -65,7 +65,8 @@ def command(
     decision: Decision | None = None
     done: Done | None = None
     pieces: list[str] = []
-    for event in loaded.session().answer(messages, settings, pack=pack, max_tokens=max_tokens):
+    session = loaded.session()
+    for event in session.answer(messages, settings, pack=pack, max_tokens=max_tokens):
         if isinstance(event, Routed):
             decision = event.decision
         elif isinstance(event, Text):
