@@ -18,9 +18,9 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from runtime.engine import ModelConfig
-from runtime.gguf_file import GGUFFile
+from runtime.gguf_file import GGUFFile, GGUFTensor
 from runtime.modules import PROJECTIONS
-from runtime.quant import Codes, FloatLinear, Linear, read_codes
+from runtime.quant import Codes, FloatLinear, Int4PackLinear, Linear, read_codes
 
 FUSED = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
@@ -29,6 +29,9 @@ FUSED = {
     "down": ("down_proj",),
 }
 """Projections that read the same input are one matrix in memory."""
+
+RESCORED, RESCORED_ROWS = 64, 32
+"""Tokens whose logits are computed again, and hidden states for which that is done at once."""
 
 MakeLinear = Callable[[Codes], Linear]
 
@@ -120,7 +123,8 @@ class Model:
         self.layers = [self._layer(i) for i in range(config.layers)]
         self.output_norm = self._vector("output_norm.weight")
         tied = "output.weight" not in file.tensors
-        self.head = self._linear(["token_embd.weight" if tied else "output.weight"])[0]
+        self._head_rows = file.tensor("token_embd.weight" if tied else "output.weight")
+        self.head = self._linear([self._head_rows.name])[0]
 
     def _vector(self, name: str) -> torch.Tensor:
         return torch.tensor(self._file.tensor(name).dequantized(), device=self.device)
@@ -172,10 +176,25 @@ class Model:
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """[B, T] ids -> float32 [B, T, D]; rows are dequantised from the file when needed."""
-        ids = tokens.reshape(-1).cpu().numpy()
-        rows = dequantize(self._embedding.data[ids], GGMLQuantizationType[self._embedding.type])
-        x = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+        x = _dequantized_rows(self._embedding, tokens.reshape(-1))
         return x.reshape(*tokens.shape, -1).to(self.device)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 [n, vocabulary] of normed hidden states [n, D].
+
+        The packed operator answers in bfloat16, whose steps are a sixteenth at the size of a logit
+        and make ties: the likeliest tokens are scored again in float32 from their rows in the file.
+        """
+        scores = self.head(hidden).float()
+        if not isinstance(self.head, Int4PackLinear):
+            return scores
+        for at in range(0, len(hidden), RESCORED_ROWS):
+            part, states = scores[at : at + RESCORED_ROWS], hidden[at : at + RESCORED_ROWS]
+            likeliest = part.topk(min(RESCORED, part.shape[-1]), dim=-1).indices  # [n, RESCORED]
+            rows = _dequantized_rows(self._head_rows, likeliest.reshape(-1))
+            rows = rows.reshape(*likeliest.shape, -1)
+            part.scatter_(1, likeliest, torch.einsum("nd,nkd->nk", states.float(), rows))
+        return scores
 
     def forward(
         self,
@@ -246,6 +265,12 @@ class Model:
         if positions.dim() == 2:
             angles = angles[:, None]
         return angles.cos(), angles.sin()
+
+
+def _dequantized_rows(tensor: GGUFTensor, ids: torch.Tensor) -> torch.Tensor:
+    """float32 [n, columns] of the rows `ids` [n], read from the file as they are needed."""
+    rows = dequantize(tensor.data[ids.cpu().numpy()], GGMLQuantizationType[tensor.type])
+    return torch.from_numpy(np.array(rows, dtype=np.float32))
 
 
 def _rotate(x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

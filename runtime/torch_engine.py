@@ -121,9 +121,9 @@ class TorchEngine:
             if captured is not None:
                 hidden.append(captured[0].float().cpu().numpy())
             if logits == "all":
-                scores.append(self.model.head(x[0]).float().cpu().numpy())
+                scores.append(self.model.logits(x[0]).cpu().numpy())
         if logits == "last":
-            scores.append(self.model.head(x[0, -1:]).float().cpu().numpy())
+            scores.append(self.model.logits(x[0, -1:]).cpu().numpy())
         return Forward(
             np.concatenate(scores) if scores else None,
             np.concatenate(hidden) if hidden else None,
