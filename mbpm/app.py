@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -162,7 +163,27 @@ def _load(name: str) -> Any:
         app.command(name, help=module.command.__doc__ or entry.help)(module.command)
     command = typer.main.get_command(app)
     command.name = name
+    _prepare_help(command)
     return command
+
+
+def _prepare_help(command: Any) -> None:
+    """Make texts written for people who read source fit for Typer's help."""
+    # Typer keeps the line breaks of every paragraph but the first
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(p.split()) for p in paragraphs)
+    for param in command.params:
+        # what stands in brackets would be taken for a style, and vanish
+        param.help = (param.help or "").replace("[", r"\[")
+        _hide_type_of_flag(param)
+    for child in getattr(command, "commands", {}).values():
+        _prepare_help(child)
+
+
+def _hide_type_of_flag(param: Any) -> None:
+    """A flag takes no value, and must not look as if it did."""
+    if getattr(param, "is_flag", False):
+        param.metavar = ""
 
 
 def _share(command: Any, options: list[TyperOption]) -> None:
@@ -195,4 +216,7 @@ def root() -> Any:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
-    return typer.main.get_command(app)
+    command = typer.main.get_command(app)
+    for param in command.params:
+        _hide_type_of_flag(param)
+    return command

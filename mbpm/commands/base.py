@@ -111,7 +111,7 @@ def remove_base(
 def verify_base(
     ctx: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Installed bases; all if none")
+        list[str] | None, typer.Argument(metavar="NAME", help="Installed bases; all if none")
     ] = None,
 ) -> None:
     """Check every byte of installed bases."""

@@ -18,7 +18,7 @@ def command(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...",
+            metavar="TARGET",
             help="NAME, NAME@REQUIREMENT (such as `medical@1.2`), a pack FOLDER or a FILE.mbpack",
         ),
     ],

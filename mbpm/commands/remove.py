@@ -12,7 +12,7 @@ from mbpm.state import State
 
 def command(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Installed packs")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Installed packs")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and change nothing")

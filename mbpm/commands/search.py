@@ -16,7 +16,7 @@ def command(
     ctx: typer.Context,
     terms: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TERM...]", help="Words of name, domain or description"),
+        typer.Argument(metavar="TERM", help="Words of name, domain or description"),
     ] = None,
     registry: Annotated[
         list[str] | None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def command(
     ctx: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Installed packs; all if none")
+        list[str] | None, typer.Argument(metavar="NAME", help="Installed packs; all if none")
     ] = None,
     deep: Annotated[
         bool,

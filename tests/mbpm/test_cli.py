@@ -196,3 +196,16 @@ def test_start_up_imports_nothing_heavy(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_help_keeps_what_stands_in_brackets_and_shows_no_type_for_flags(cli: Cli) -> None:
+    text = " ".join(cli.ok("train", "--help").out.replace("│", " ").split())
+    assert "[default: 0.001]" in text
+    assert "Name of the pack [default: the domain]" in text
+    lines = [x for x in cli.ok("install", "--help").out.splitlines() if "--dry-run" in x]
+    assert lines
+    assert "bool" not in lines[0]
+
+
+def test_help_flows_over_the_line_breaks_of_the_source(cli: Cli) -> None:
+    assert "then all of it changes at once." in cli.ok("install", "--help").out
