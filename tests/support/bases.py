@@ -21,9 +21,9 @@ def base_folder(name: str, override: str) -> Path:
     """The folder of an installed base.
 
     Args:
-        override: environment variable that may name a base folder to use instead.
+        override: environment variable that may name a base folder to use instead; empty for none.
     """
-    if os.environ.get(override):
+    if override and os.environ.get(override):
         return Path(os.environ[override])
     from mbpm.home import Home
 
