@@ -6,6 +6,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, read through 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,6 +96,13 @@ class GGUFFile:
     metadata: dict[str, Any]
     """Key -> int, float, bool, str, list[str], or numpy array."""
     tensors: dict[str, GGUFTensor]
+    pages: mmap.mmap
+    """The memory map."""
+
+    def let_go(self) -> None:
+        """Give the pages read so far back to the system, which reads them again when needed."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED)
 
     def get(self, key: str) -> Any:
         """A metadata value that must be there.
@@ -147,7 +155,7 @@ def _open(path: Path, size: int, mtime_ns: int) -> GGUFFile:
                 f"{path}: tensor `{tensor.name}` has type {tensor.type}, and this runtime reads "
                 f"{', '.join(SUPPORTED_TYPES)}"
             )
-    return GGUFFile(path, metadata, tensors)
+    return GGUFFile(path, metadata, tensors, reader.data.base)
 
 
 def open_gguf(path: Path) -> GGUFFile:

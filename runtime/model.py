@@ -61,8 +61,9 @@ class KVCache:
         self, config: ModelConfig, capacity: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         shape = (config.layers, config.kv_heads, capacity, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        # not zeroed: nothing behind `length` is ever read, and untouched memory costs none
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
         self.capacity = capacity
         self.length = 0
 
@@ -125,6 +126,7 @@ class Model:
         tied = "output.weight" not in file.tensors
         self._head_rows = file.tensor("token_embd.weight" if tied else "output.weight")
         self.head = self._linear([self._head_rows.name])[0]
+        file.let_go()
 
     def _vector(self, name: str) -> torch.Tensor:
         return torch.tensor(self._file.tensor(name).dequantized(), device=self.device)
@@ -161,6 +163,7 @@ class Model:
         bias = None
         if self.config.qkv_bias:
             bias = torch.cat([self._vector(f"{block}.attn_{x}.bias") for x in "qkv"])
+        self._file.let_go()
         return _Layer(
             self._vector(f"{block}.attn_norm.weight"),
             self._vector(f"{block}.ffn_norm.weight"),

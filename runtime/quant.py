@@ -20,6 +20,8 @@ from runtime.gguf_file import GGUFTensor
 from specs.errors import IntegrityError
 
 GROUP = 32
+PACK_ROWS = 64
+"""Rows packed at a time: whole blocks of the packed form (16, 32 or 64 rows, by processor)."""
 
 
 @dataclass(frozen=True)
@@ -149,26 +151,32 @@ class Int4PackLinear:
     """
 
     def __init__(self, codes: Codes) -> None:
-        if codes.bits == 4:
-            assert codes.offset is not None
-            planes: npt.NDArray[Any] = codes.codes
-            scale = codes.scale
-            zero = codes.offset + 8.0 * codes.scale  # the operator computes (code - 8) * s + z
-        else:
-            high = (codes.codes >> 4) + 8
-            planes = np.concatenate([high, codes.codes & 15], axis=1)
-            scale = np.concatenate([16.0 * codes.scale, codes.scale], axis=1)
-            zero = np.concatenate([np.zeros_like(codes.scale), 8.0 * codes.scale], axis=1)
         self.two_planes = codes.bits == 8
-        self.rows = len(planes)
-        missing = -self.rows % 16  # the operator wants whole blocks of 16 rows
-        planes = np.pad(planes, ((0, missing), (0, 0)))
-        scale, zero = (np.pad(x, ((0, missing), (0, 0))) for x in (scale, zero))
-        self.packed: torch.Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(
-            torch.from_numpy(planes.astype(np.int32)), 1
-        )
-        pairs = np.stack([scale.T, zero.T], axis=-1)  # [columns / 32, rows, 2]
-        self.scale_and_zero = torch.from_numpy(np.ascontiguousarray(pairs)).to(torch.bfloat16)
+        self.rows, columns = codes.codes.shape
+        wanted = self.rows + -self.rows % 16  # the operator wants whole blocks of 16 rows
+        columns *= 1 + self.two_planes
+        self.packed = torch.empty(wanted, columns // 2, dtype=torch.uint8)
+        self.scale_and_zero = torch.zeros(columns // GROUP, wanted, 2, dtype=torch.bfloat16)
+        # The packed form is one block of rows after another, so strips pack as the whole would,
+        # and no matrix ever stands in memory as 32-bit integers.
+        for start in range(0, wanted, PACK_ROWS):
+            self._pack(codes, start, min(start + PACK_ROWS, wanted))
+
+    def _pack(self, codes: Codes, start: int, end: int) -> None:
+        part, scale = codes.codes[start:end], codes.scale[start:end]
+        if self.two_planes:
+            part = np.concatenate([(part >> 4) + 8, part & 15], axis=1)
+            zero = np.concatenate([np.zeros_like(scale), 8.0 * scale], axis=1)
+            scale = np.concatenate([16.0 * scale, scale], axis=1)
+        else:
+            assert codes.offset is not None
+            # the operator computes (code - 8) * scale + zero
+            zero = codes.offset[start:end] + 8.0 * scale
+        planes = torch.zeros(end - start, part.shape[1], dtype=torch.int32)
+        planes[: len(part)] = torch.from_numpy(part)
+        self.packed[start:end] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(planes, 1)
+        pairs = torch.from_numpy(np.stack([scale.T, zero.T], axis=-1))  # [groups, rows, 2]
+        self.scale_and_zero[:, start : start + len(part)] = pairs
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)

@@ -227,6 +227,29 @@ def test_unloading_frees_the_adapters_memory(tiny: Path, tmp_path: Path) -> None
     assert engine.memory()["adapters"] == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell")
+def test_loading_never_holds_the_model_in_full_precision(smollm2: Path) -> None:
+    """Weights of 4 and 8 bits stay near the file's size, and so does the peak while they load."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from runtime.torch_engine import TorchEngine\n"
+        "def peak():\n"
+        "    lines = open('/proc/self/status').read().split('VmHWM:')\n"
+        "    return int(lines[1].split()[0]) * 1024\n"
+        "before = peak()\n"
+        "engine = TorchEngine(Path(sys.argv[1]), device='cpu')\n"
+        "engine.new_cache(4096)\n"
+        "print(engine.memory()['weights'], peak() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(smollm2)], capture_output=True, check=True, text=True
+    )
+    size = (smollm2 / WEIGHTS_FILE).stat().st_size
+    weights, grown = map(int, done.stdout.split())
+    assert weights < 1.2 * size
+    assert grown < 3 * size
+
+
 def test_a_full_cache_is_refused_before_anything_runs(tiny: Path) -> None:
     engine = TorchEngine(tiny, device="cpu")
     cache = engine.new_cache(10)
