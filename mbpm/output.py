@@ -15,7 +15,8 @@ from specs.errors import MbpmError, UsageError
 Mode = Literal["human", "json", "quiet"]
 
 _SGR = r"\x1b\[[0-9;]*m"
-_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+# what moves the cursor, and what makes text read in another order than it is written
+_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 _UNSAFE = re.compile(f"({_SGR})|{_CONTROL}")
 
 
@@ -36,11 +37,6 @@ class Output:
     mode: Mode = "human"
     no_color: bool = False
 
-    @property
-    def color(self) -> bool:
-        """Whether colour belongs on stdout."""
-        return not self.no_color and self.mode == "human" and sys.stdout.isatty()
-
     def clean(self, text: str, *, color: bool = False) -> str:
         """Drop control characters, so that a pack's text cannot drive the terminal.
 
@@ -51,12 +47,12 @@ class Output:
     def line(self, text: str = "") -> None:
         """A line of data on stdout, for people."""
         if self.mode == "human":
-            print(self.clean(text, color=self.color), file=sys.stdout)
+            print(self.clean(text), file=sys.stdout)
 
     def stream(self, text: str) -> None:
         """Text on stdout as it comes, without a newline, for people and quiet mode."""
         if self.mode != "json":
-            sys.stdout.write(self.clean(text, color=self.color))
+            sys.stdout.write(self.clean(text))
             sys.stdout.flush()
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -79,25 +75,28 @@ class Output:
             print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
 
     def note(self, text: str) -> None:
-        """A remark on stderr, for people."""
+        """A remark on stderr, for people; it may carry colour of ours."""
         if self.mode == "human":
-            self._stderr(text)
+            colour = not self.no_color and sys.stderr.isatty()
+            print(self.clean(text, color=colour), file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """Something to look at, on stderr, unless quiet."""
         if self.mode != "quiet":
-            self._stderr(f"{self._paint('warning', '33')}: {text}")
+            self._labelled("warning", "33", text)
 
     def hint(self, text: str) -> None:
         """The next thing to type, on stderr after a blank line, unless quiet."""
         if self.mode != "quiet":
-            self._stderr(f"\n{self._paint('hint', '36')}: {text}")
+            print(file=sys.stderr)
+            self._labelled("hint", "36", text)
 
     def error(self, error: MbpmError) -> None:
         """What ended the command, in every mode; json mode also gets it as the document."""
-        self._stderr(f"{self._paint('error', '31')}: {error.message}")
+        self._labelled("error", "31", error.message)
         if error.hint:
-            self._stderr(f"\n{self._paint('hint', '36')}: {error.hint}")
+            print(file=sys.stderr)
+            self._labelled("hint", "36", error.hint)
         self.result(
             {
                 **error.details,
@@ -146,14 +145,10 @@ class Output:
             with _bar(self.clean(description), total, self.no_color) as bar:
                 yield bar
 
-    def _paint(self, text: str, code: str) -> str:
-        if self.no_color or not sys.stderr.isatty():
-            return text
-        return f"\x1b[1;{code}m{text}\x1b[0m"
-
-    def _stderr(self, text: str) -> None:
-        colour = not self.no_color and sys.stderr.isatty()
-        print(self.clean(text, color=colour), file=sys.stderr)
+    def _labelled(self, label: str, code: str, text: str) -> None:
+        if not self.no_color and sys.stderr.isatty():
+            label = f"\x1b[1;{code}m{label}\x1b[0m"
+        print(f"{label}: {self.clean(text)}", file=sys.stderr)
 
 
 class _Silent:

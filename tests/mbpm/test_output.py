@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
 from mbpm.output import Output, size
+from specs.errors import MbpmError
 
 
 @pytest.mark.parametrize(
@@ -58,9 +60,30 @@ def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None
 
     for no_color, expected in ((False, "\x1b[1mbold\x1b[0m\n"), (True, "bold\n")):
         terminal = Terminal()
-        monkeypatch.setattr("sys.stdout", terminal)
-        Output(no_color=no_color).line("\x1b[1mbo\x07ld\x1b[0m")
+        monkeypatch.setattr("sys.stderr", terminal)
+        Output(no_color=no_color).note("\x1b[1mbo\x07ld\x1b[0m")
         assert terminal.getvalue() == expected
+
+
+def test_a_packs_text_cannot_colour_hide_or_turn_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream in ("sys.stdout", "sys.stderr"):
+        monkeypatch.setattr(stream, Terminal())
+    text = "\x1b[8mhid\x1b]0;title\x07den\u202e\x9b2J"
+    out = Output()
+    out.line(text)
+    out.stream(text)
+    out.warn(text)
+    out.error(MbpmError(text, hint=text))
+    shown = sys.stdout.getvalue() + sys.stderr.getvalue()  # type: ignore[attr-defined]
+    for label in ("33mwarning", "31merror", "36mhint"):
+        assert f"\x1b[1;{label}\x1b[0m: hid]0;titleden2J\n" in shown
+        shown = shown.replace(f"\x1b[1;{label}\x1b[0m", "")
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
 
 
 def test_progress_on_a_terminal_counts_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
