@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from specs.errors import UsageError
 
 if TYPE_CHECKING:
+    from mbpm.output import Output
     from mbpm.state import State
 
 GLOBAL_PANEL = "Global options, before or after the command"
@@ -78,16 +79,8 @@ def _no_color(ctx: typer.Context, value: bool) -> None:
         ctx.obj.out.no_color = True
 
 
-def _version(value: bool) -> None:
-    if value:
-        from mbpm import __version__
-
-        print(f"mbpm {__version__}")
-        raise typer.Exit
-
-
-def _option(*names: str, callback: Any, help: str, **more: Any) -> Any:
-    return typer.Option(*names, callback=callback, help=help, rich_help_panel=GLOBAL_PANEL, **more)
+def _option(*names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=GLOBAL_PANEL, **more)
 
 
 def _root(
@@ -114,11 +107,16 @@ def _root(
     no_color: Annotated[
         bool, _option("--no-color", callback=_no_color, help="Use no colour (or set `NO_COLOR`)")
     ] = False,
-    version: Annotated[
-        bool, _option("--version", callback=_version, is_eager=True, help="Print the version")
-    ] = False,
+    version: Annotated[bool, _option("--version", help="Print the version")] = False,
 ) -> None:
     """A package manager for language-model skills: packs that teach a small local model."""
+    if version:
+        from mbpm import __version__
+
+        out: Output = ctx.obj.out
+        out.result({"version": __version__})
+        out.stream(f"mbpm {__version__}\n")
+        raise typer.Exit
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
 

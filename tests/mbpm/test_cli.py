@@ -21,6 +21,7 @@ def test_version(cli: Cli) -> None:
     from importlib.metadata import version
 
     assert cli.ok("--version").out == f"mbpm {version('mbpm')}\n"
+    assert cli.ok("--version", "--json").json == {"version": version("mbpm")}
 
 
 def test_help_lists_every_command_without_importing_one(cli: Cli) -> None:
