@@ -12,7 +12,6 @@ from specs.blobs import Blob
 from specs.errors import IntegrityError, NotFoundError
 from specs.evals import Evals
 from specs.manifest import ADAPTER_FILE, EVALS_FILE, ROUTING_FILE, BaseRef, Manifest
-from specs.model import MAX_DOCUMENT_BYTES
 from specs.safetensors_header import TensorInfo, read_header
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def find_card(base: BaseRef, cards: Sequence[BaseCard]) -> BaseCard:
             return card
     raise NotFoundError(
         f"base `{base.name}` ({base.fingerprint[:12]}) is in no registry that was asked",
-        hint="`mbpm base list` shows the bases there are",
+        hint="`--registry DIRECTORY` names a registry that has its card",
     )
 
 
@@ -122,8 +121,7 @@ def _finite(piece: np.ndarray, dtype: str) -> bool:
 
 
 def _check_evals(manifest: Manifest, file: Path) -> Evals:
-    with file.open("rb") as stream:
-        evals = Evals.parse(stream.read(MAX_DOCUMENT_BYTES + 1), str(file))
+    evals = Evals.read(file)
     if evals.domain != manifest.domain:
         raise IntegrityError(
             f"{file}: `domain` is `{evals.domain}`, and the pack's is `{manifest.domain}`"

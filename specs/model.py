@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,6 +37,12 @@ class Contract(BaseModel):
                 type, or a `format` this program does not know.
         """
         return cls.from_object(load_json(raw, where), where)
+
+    @classmethod
+    def read(cls: type[T], file: Path) -> T:
+        """`parse` what a file holds, without reading more of it than is accepted."""
+        with file.open("rb") as stream:
+            return cls.parse(stream.read(MAX_DOCUMENT_BYTES + 1), str(file))
 
     @classmethod
     def from_object(cls: type[T], value: object, where: str) -> T:
@@ -73,9 +80,7 @@ def load_json(raw: bytes, where: str) -> object:
         IntegrityError: naming `where` and what is wrong.
     """
     if len(raw) > MAX_DOCUMENT_BYTES:
-        raise IntegrityError(
-            f"{where}: is {len(raw):,} bytes long, more than the {MAX_DOCUMENT_BYTES:,} accepted"
-        )
+        raise IntegrityError(f"{where}: is longer than the {MAX_DOCUMENT_BYTES:,} bytes accepted")
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(items)

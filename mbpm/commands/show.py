@@ -50,7 +50,7 @@ def command(
         evals_file = _local(best, manifest, EVALS_FILE)
     from specs.evals import Evals
 
-    evals = Evals.parse(evals_file.read_bytes(), str(evals_file))
+    evals = Evals.read(evals_file)
     versions = [
         {"version": c.line.version, "published": c.line.published, "yanked": c.line.yanked}
         for c in sorted(offers, key=lambda c: c.version, reverse=True)

@@ -139,7 +139,7 @@ def test_blob_whose_size_does_not_fit_its_chunks(size: int) -> None:
 
 
 def test_document_that_is_too_large() -> None:
-    refused(b" " * (MAX_DOCUMENT_BYTES + 1), "more than the")
+    refused(b" " * (MAX_DOCUMENT_BYTES + 1), "longer than the")
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"NaN", b"[1e999]", b"[" * 100_000])
