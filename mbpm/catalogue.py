@@ -18,6 +18,8 @@ from specs.blobs import Blob, FileSource
 from specs.errors import IntegrityError, NotFoundError, UsageError
 from specs.index_line import IndexLine
 from specs.manifest import Manifest
+from specs.model import MAX_DOCUMENT_BYTES
+from specs.pack_toml import PACK_TOML
 from specs.relations import Relations
 from specs.versions import Version
 
@@ -80,7 +82,8 @@ class RegistryOrigin:
         """Read and check the manifest blob."""
         file = self.registry.blob_path(line.manifest)
         try:
-            raw = file.read_bytes()
+            with file.open("rb") as stream:
+                raw = stream.read(MAX_DOCUMENT_BYTES + 1)
         except FileNotFoundError:
             raise NotFoundError(
                 f"{file}: the registry lacks the manifest of {line.name} {line.version}"
@@ -220,6 +223,8 @@ class Catalogue:
         raise NotFoundError(f"no pack `{name}` in {self.describe()}", hint=self._alike(name))
 
     def _alike(self, name: str) -> str:
+        if (Path(name) / PACK_TOML).is_file():
+            return f"`mbpm install ./{name}` installs the folder"
         close = difflib.get_close_matches(name, self.names(), n=1)
         if close:
             return f"did you mean `{close[0]}`?"

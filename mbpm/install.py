@@ -20,7 +20,7 @@ from mbpm.transaction import Writer
 from registry_index.contents import check_contents, prove_attach
 from specs.base_card import BaseCard
 from specs.blobs import Blob, FileSource
-from specs.errors import IntegrityError, ResolutionError, UsageError
+from specs.errors import IntegrityError, NotFoundError, ResolutionError, UsageError
 from specs.generation import Generation, InstalledBase, InstalledPack, Plan, PlannedBase
 from specs.manifest import ADAPTER_FILE, Manifest
 from specs.names import check_name
@@ -169,25 +169,32 @@ def apply(
         offline: Touch no network.
 
     Raises:
-        ResolutionError: what is installed changed, and so did the plan.
+        ResolutionError: what is installed changed, and more would have to be done now.
         IntegrityError: a pack or blob is not what it claims to be; nothing was changed.
         MbpmError: as `mbpm.fetch.obtain`.
     """
     home, store = writer.home, writer.home.store
     if home.current() != prepared.before:
         renewed = again()
-        if renewed.plan != prepared.plan:
+        if not _within(renewed.plan, prepared.plan):
             raise ResolutionError(
                 "what is installed changed in the meantime, and with it this plan",
                 hint="run the same command again",
             )
+        if renewed.plan.empty:
+            return renewed.before
         prepared = renewed
     check_space(store.root, prepared.plan.fetch_bytes, "this")
     for digest in _damage([*prepared.packs, *prepared.bases]):
         store.drop("blob", digest)
     for step in prepared.packs:
-        _fetch_pack(step, store, out, offline)
-        _check_pack(step, store)
+        fetched = _fetch_pack(step, store, out, offline)
+        try:
+            _check_pack(step, store)
+        except IntegrityError:
+            for blob in fetched:
+                store.drop("blob", blob.sha256)
+            raise
     for base in prepared.bases:
         _fetch_base(base, store, out, offline)
     before = prepared.before
@@ -203,6 +210,17 @@ def apply(
         bases.values(),
         new_packs=[s.manifest for s in prepared.packs],
         new_bases=[s.offer.card for s in prepared.bases],
+    )
+
+
+def _within(plan: Plan, agreed: Plan) -> bool:
+    """Whether a plan does nothing but what was agreed to; what others did meanwhile is left out."""
+    packs = {(p.name, p.old, p.new, p.line and p.line.manifest) for p in agreed.packs}
+    bases = {(b.name, b.action) for b in agreed.bases}
+    return (
+        all((p.name, p.old, p.new, p.line and p.line.manifest) in packs for p in plan.packs)
+        and all((b.name, b.action) in bases for b in plan.bases)
+        and plan.fetch_bytes <= agreed.fetch_bytes
     )
 
 
@@ -230,16 +248,22 @@ def _find(record: InstalledPack, catalogue: Catalogue) -> Candidate:
     """Where an installed pack can be fetched again."""
     kind, _, place = record.registry.partition(" ")
     if kind in ("folder", "archive") and place:
-        candidate = read_local(Path(place))
-        found = [candidate] if candidate.line.manifest == record.manifest else []
+        found = [read_local(Path(place))]
     else:
-        found = [c for c in catalogue.candidates(record.name) if c.line.manifest == record.manifest]
-    if not found:
-        raise ResolutionError(
-            f"{record.name} {record.version} cannot be had from {record.registry} any more",
-            hint=f"`mbpm remove {record.name}`, then install another version",
-        )
-    return found[0]
+        # a registry that was named when installing need not be named again
+        own = Path(record.registry)
+        found = []
+        for known in [Catalogue([own]), catalogue] if own.is_absolute() else [catalogue]:
+            with contextlib.suppress(NotFoundError):
+                found += known.candidates(record.name)
+    for candidate in found:
+        if candidate.line.manifest == record.manifest:
+            return candidate
+    raise ResolutionError(
+        f"{record.name} {record.version} cannot be had from {record.registry} any more",
+        hint="`--registry DIRECTORY` names one that has it; "
+        f"or `mbpm remove {record.name}`, then install another version",
+    )
 
 
 def _base_for(
@@ -305,11 +329,12 @@ def _resident(
     return adapters + max((c.resident_bytes for c in cards), default=0)
 
 
-def _fetch_pack(step: PackStep, store: Store, out: Output, offline: bool) -> None:
+def _fetch_pack(step: PackStep, store: Store, out: Output, offline: bool) -> list[Blob]:
+    """Bring the blobs that are missing into the store; returns those."""
     title = f"{step.record.name} {step.record.version}"
     missing = [b for b in step.manifest.blobs if not store.has(b)]
     if not missing:
-        return
+        return []
     origin = step.candidate.origin
     assert origin is not None
     scratch = store.staging / "unpacked"
@@ -326,6 +351,7 @@ def _fetch_pack(step: PackStep, store: Store, out: Output, offline: bool) -> Non
                 report=out.warn,
             )
     remove(scratch)
+    return missing
 
 
 def _check_pack(step: PackStep, store: Store) -> None:

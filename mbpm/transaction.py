@@ -85,20 +85,26 @@ class Writer:
 
     def recover(self) -> None:
         """Finish or roll back what a killed writer left, and clear its staging."""
-        try:
-            journal = json.loads(self.home.journal.read_bytes())
-        except FileNotFoundError:
-            journal = None
-        except ValueError:
-            # it is written atomically, so this was somebody's editor; the pointer still decides
-            journal = None
-            remove(self.home.journal)
+        journal = self._journal()
         if journal is not None:
             if self.home.current().number != journal["to"]:
                 remove(self.home.generation_path(journal["to"]))
                 journal = {**journal, "dropped": journal["added"]}
             self._finish(journal)
         remove(self.home.staging)
+
+    def _journal(self) -> dict[str, Any] | None:
+        try:
+            value = json.loads(self.home.journal.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            value = None
+        if isinstance(value, dict) and {"to", "added", "dropped"} <= value.keys():
+            return value
+        # it is written atomically, so this was somebody's editor; the pointer still decides
+        remove(self.home.journal)
+        return None
 
     def _finish(self, journal: dict[str, Any]) -> None:
         for kind, digest in journal["dropped"]:
@@ -136,4 +142,8 @@ def writer(home: Home, out: Output, command: str) -> Iterator[Writer]:
     with writer_lock(home.path, out):
         right = Writer(home, command)
         right.recover()
-        yield right
+        try:
+            yield right
+        finally:
+            # a full disk must not stay full of what could not be finished
+            remove(home.staging)

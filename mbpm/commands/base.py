@@ -88,7 +88,8 @@ def install_base(
 
     prepared = again()
     if prepared.plan.empty:
-        state.out.note(f"base {name} is installed already")
+        whole = ", and every byte of it is right" if reinstall else ""
+        state.out.note(f"base {name} is installed already{whole}")
     run(state, prepared, again, yes=yes, dry_run=dry_run)
 
 

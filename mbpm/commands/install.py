@@ -49,7 +49,11 @@ def command(
     def again() -> Prepared:
         return prepare(state.home, requests, catalogue, reinstall=reinstall)
 
-    run(state, again(), again, yes=yes, dry_run=dry_run)
+    prepared = again()
+    for record in prepared.satisfied:
+        whole = ", and every byte of it is right" if reinstall else ""
+        state.out.note(f"{record.name} {record.version} is installed already{whole}")
+    run(state, prepared, again, yes=yes, dry_run=dry_run)
 
 
 def run(
@@ -61,8 +65,6 @@ def run(
     from mbpm.transaction import writer
 
     out, plan = state.out, prepared.plan
-    for record in prepared.satisfied:
-        out.note(f"{record.name} {record.version} is installed already")
     document = {"plan": plan.model_dump(mode="json"), "changed": False}
     if plan.empty:
         if state.home.journal.exists():

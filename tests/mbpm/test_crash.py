@@ -159,3 +159,15 @@ def test_damaged_pointer_is_named(cli: Cli, registry: Path, publish: Publish) ->
         result = cli("list")
         assert result.code == 5
         assert str(cli.home) in result.err
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"to": 1}'])
+def test_journal_that_somebody_edited(
+    cli: Cli, registry: Path, publish: Publish, text: str
+) -> None:
+    publish("alpha")
+    cli.ok("install", "alpha", "--registry", registry, "--yes")
+    (cli.home / "journal.json").write_text(text)
+    cli.ok("remove", "alpha", "--yes")
+    assert cli.installed() == {}
+    assert not (cli.home / "journal.json").exists()

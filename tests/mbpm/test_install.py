@@ -381,3 +381,24 @@ def test_base_of_the_same_name_but_other_bytes(
     assert result.code == 4
     assert "another base called tiny is installed, and alpha needs it" in result.err
     assert FINGERPRINT not in result.err
+
+
+def test_folder_given_without_a_separator_is_pointed_out(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_folder(tmp_path / "legal-pack", "legal")
+    monkeypatch.chdir(tmp_path)
+    result = cli("install", "legal-pack")
+    assert result.code == 3
+    assert "hint: `mbpm install ./legal-pack` installs the folder" in result.err
+
+
+def test_refused_pack_leaves_no_bytes(cli: Cli, registry: Path, tmp_path: Path) -> None:
+    cli.ok("base", "install", "tiny", "--registry", registry, "--yes")
+    before = sorted((cli.home / "store" / "blobs").rglob("*"))
+    tensors = adapter_tensors()
+    tensors["model.layers.9.self_attn.q_proj.lora_A.weight"] = tensors.pop(next(iter(tensors)))
+    folder = pack_folder(tmp_path / "odd", "odd", tensors=tensors)
+    assert cli("install", folder, "--yes").code == 5
+    blobs = [p for p in (cli.home / "store" / "blobs").rglob("*") if p.is_file()]
+    assert blobs == [p for p in before if p.is_file()]

@@ -66,6 +66,23 @@ def test_plan_that_went_stale(
     assert held.installed() == {}
 
 
+def test_the_same_command_twice_at_once(
+    held: Cli, registry: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("beta", requires={"alpha": "1"})
+    publish("gamma", requires={"beta": "1"})
+
+    def meanwhile(_self: Output, _question: str, *, yes: bool) -> None:
+        monkeypatch.undo()
+        held.ok("install", "beta", "--registry", registry, "--yes")
+
+    for name in ("beta", "gamma"):
+        held("remove", "beta", "--yes")
+        monkeypatch.setattr(Output, "confirm", meanwhile)
+        held.ok("install", name, "--registry", registry)
+        assert held.installed().keys() >= {"alpha", "beta", name}
+
+
 def test_odd_timeout(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MBPM_LOCK_TIMEOUT", "soon")
     assert held("remove", "alpha", "--yes").code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,8 +71,15 @@ def test_changed_file_is_named(one: Cli, name: str) -> None:
 def test_the_hint_works(one: Cli, registry: Path, name: str) -> None:
     (folder,) = Home(one.home).pack_dirs()
     damage(folder / name)
-    one.ok("install", "alpha", "--reinstall", "--yes", "--registry", registry)
+    one.ok("install", "alpha", "--reinstall", "--yes")
     one.ok("verify")
+    result = one.ok("install", "alpha", "--reinstall", "--yes")
+    assert "every byte of it is right" in result.err
+    shutil.rmtree(registry)
+    damage(folder / name)
+    result = one("install", "alpha", "--reinstall", "--yes")
+    assert result.code == 4
+    assert f"cannot be had from {registry} any more" in result.err
 
 
 def test_truncated_and_missing_files(one: Cli) -> None:
