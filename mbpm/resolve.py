@@ -69,7 +69,7 @@ def resolve(
     for _ in range(MAX_ROUNDS):
         found = _walk(requests, installed, lookup, known, demands)
         if found.demands == demands and found.chosen == chosen:
-            _check_conflicts({**installed, **chosen})
+            _check_conflicts({**installed, **chosen}, installed)
             return chosen
         demands, chosen = found.demands, found.chosen
     raise ResolutionError(
@@ -174,7 +174,7 @@ def _because(name: str, demands: Sequence[_Demand]) -> str:
     return " and ".join(words)
 
 
-def _check_conflicts(packs: Mapping[str, Candidate]) -> None:
+def _check_conflicts(packs: Mapping[str, Candidate], installed: Mapping[str, Candidate]) -> None:
     for name, candidate in packs.items():
         for other, text in candidate.line.conflicts.items():
             requirement = Requirement(text)
@@ -184,8 +184,11 @@ def _check_conflicts(packs: Mapping[str, Candidate]) -> None:
                 if (rival == other and requirement.admits(against.version)) or (
                     other in against.line.provides
                 ):
+                    old = next((n for n in (rival, name) if n in installed), None)
                     raise ResolutionError(
                         f"{name} {candidate.line.version} conflicts with "
                         f"{rival} {against.line.version}",
-                        hint=f"`mbpm remove {rival}` makes room for it",
+                        hint=f"`mbpm remove {old}` makes room"
+                        if old
+                        else "only one of them can be installed",
                     )

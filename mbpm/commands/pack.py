@@ -78,7 +78,7 @@ def _cards(state: State, registry: Path | None) -> list[BaseCard]:
     from registry_index import bundled
     from registry_index.tree import Registry
 
-    cards = [] if registry is None else Registry(registry).bases()
+    cards = [] if registry is None else Registry(registry.expanduser()).bases()
     cards += bundled().bases()
     home = state.home
     return cards + [home.store.card(base.card) for base in home.current().bases]

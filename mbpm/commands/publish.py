@@ -73,4 +73,4 @@ def _directory(registry: str) -> Path:
             f"`{registry}` is an address, and publishing needs a directory",
             hint="publish into a directory, and let a web server hand that out",
         )
-    return Path(registry)
+    return Path(registry).expanduser()

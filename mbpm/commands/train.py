@@ -117,7 +117,7 @@ def command(
         if domain is None:
             raise UsageError(
                 "`--domain NAME` is missing: what the pack is about",
-                hint=f"mbpm train --domain legal --data {data}",
+                hint=f"`mbpm train --domain legal --data {data}`",
             )
         spec = _spec(domain, name, version, description, licence, data)
         config = _config(changes)
@@ -130,7 +130,7 @@ def command(
         _drop_checkpoints(folder)
     installed = state.home.current().base(base) if base else state.home.default_base()
     if installed is None:
-        raise NotFoundError(f"base `{base}` is not installed", hint=f"mbpm base install {base}")
+        raise NotFoundError(f"base `{base}` is not installed", hint=f"`mbpm base install {base}`")
 
     from trainer.make_pack import make_pack
 
@@ -283,7 +283,9 @@ def _show(out: Output, folder: Path, evals: Evals) -> None:
         out.warn(
             f"no certain gain on {evals.metrics[0].name}: `mbpm publish` will refuse this pack"
         )
-    out.hint(f"mbpm install {folder}")
+    # without a separator it would be taken for a name
+    place = folder if len(folder.parts) > 1 else f"./{folder}"
+    out.hint(f"`mbpm install {place}`")
 
 
 def _row(m: Metric) -> list[str]:
