@@ -148,7 +148,7 @@ def small_file(url: str, accept: str, limit: int, *, cert: str | None) -> tuple[
         AuthError, NotFoundError: as the server answers.
     """
     headers = {"Accept": accept, "Accept-Encoding": "identity"}
-    body = b""
+    body = bytearray()
     try:
         with _client(cert) as session, session.stream("GET", url, headers=headers) as response:
             _refuse(response)
@@ -156,7 +156,7 @@ def small_file(url: str, accept: str, limit: int, *, cert: str | None) -> tuple[
                 body += piece
                 if len(body) > limit:
                     raise NetworkError(f"{url}: answers with more than {limit:,} bytes")
-            return body, str(response.url)
+            return bytes(body), str(response.url)
     except (httpx.HTTPError, httpx.InvalidURL, _BusyError, _RangeError) as error:
         raise NetworkError(f"{urlsplit(url).hostname}: {_words(error)}") from None
 
