@@ -15,12 +15,12 @@ from registry_index import bundled
 from registry_index.tree import Registry
 from specs.base_card import BaseCard
 from specs.blobs import Blob, FileSource
+from specs.described import Relations
 from specs.errors import IntegrityError, NotFoundError, UsageError
 from specs.index_line import IndexLine
 from specs.manifest import Manifest
 from specs.model import MAX_DOCUMENT_BYTES
 from specs.pack_toml import PACK_TOML
-from specs.relations import Relations
 from specs.versions import Version
 
 if TYPE_CHECKING:

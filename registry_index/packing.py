@@ -8,8 +8,8 @@ from registry_index.archive import SUFFIX
 from registry_index.contents import check_contents
 from specs.blobs import Blob
 from specs.errors import IntegrityError, NotFoundError
-from specs.manifest import MANIFEST_FILE, PACK_FILES, REQUIRED_FILES, Manifest
-from specs.pack_toml import PACK_TOML, PackToml, read_pack_toml
+from specs.manifest import MANIFEST_FILE, PACK_FILES, REQUIRED_FILES, Manifest, PackDescription
+from specs.pack_toml import PACK_TOML, read_pack_toml
 
 MAX_FOLDER_ENTRIES = 1000
 _LEFTOVER_FOLDERS = frozenset(["checkpoints"])
@@ -33,7 +33,7 @@ def build_manifest(folder: Path) -> tuple[Manifest, dict[str, Path]]:
     """
     described = read_pack_toml(folder)
     files = _pack_files(folder)
-    values = {name: getattr(described, name) for name in PackToml.model_fields if name != "gates"}
+    values = {name: getattr(described, name) for name in PackDescription.model_fields}
     blobs = tuple(Blob.of_file(files[name], name) for name in sorted(files))
     manifest = Manifest(**values, blobs=blobs)
     check_contents(manifest, files)

@@ -26,6 +26,7 @@ from registry_index.tree import (
 )
 from specs.base_card import BaseCard
 from specs.blobs import Blob
+from specs.described import Relations
 from specs.errors import (
     DoesNotFitError,
     GateError,
@@ -39,7 +40,6 @@ from specs.index_line import EvalSummary, IndexLine, RegistryConfig
 from specs.manifest import Manifest
 from specs.names import check_name
 from specs.pack_toml import Gates
-from specs.relations import Relations
 from specs.versions import Version
 
 LOCK_FILE = ".lock"

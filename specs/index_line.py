@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from specs.described import Described, Relations
 from specs.manifest import BaseRef
 from specs.model import Contract
 from specs.names import Name, Sha256
-from specs.relations import Relations
-from specs.versions import VersionText
 
 
 class EvalSummary(Contract):
@@ -23,15 +22,10 @@ class EvalSummary(Contract):
     rows: int
 
 
-class IndexLine(Relations):
+class IndexLine(Described, Relations):
     """One version of one pack, with all that resolving and searching needs."""
 
     format: Literal[1] = 1
-    name: Name
-    version: VersionText
-    domain: Name
-    description: Annotated[str, Field(min_length=1, max_length=2000)]
-    license: str
     base: BaseRef
     manifest: Sha256
     """SHA-256 of manifest.json, itself stored as a blob."""

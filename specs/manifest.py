@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from specs.blobs import Blob
+from specs.described import Described, Relations
 from specs.model import Contract
 from specs.names import Name, Sha256
-from specs.relations import Relations
-from specs.versions import VersionText
 
 Activation = Literal["answer", "full"]
 """Where an adapter acts: from the start of the assistant's turn, or on every token."""
@@ -87,22 +86,21 @@ class Canary(Contract):
     """How far a log-probability may lie from the recorded one, in nats."""
 
 
-class Manifest(Relations):
-    """Everything that identifies one version of a pack."""
+class PackDescription(Described, Relations):
+    """What an author says of a pack, and a manifest repeats."""
 
-    format: Literal[1] = 1
-    name: Name
-    version: VersionText
-    domain: Name
-    description: Annotated[str, Field(min_length=1, max_length=2000)]
-    license: Annotated[str, Field(min_length=1, max_length=200)]
-    """An SPDX licence expression."""
     base: BaseRef
     adapter: AdapterInfo
     sources: tuple[DataSource, ...] = ()
     recipe: Sha256 | None = None
     """Digest of the recipe that made it, if one did."""
     canaries: tuple[Canary, ...] = ()
+
+
+class Manifest(PackDescription):
+    """Everything that identifies one version of a pack."""
+
+    format: Literal[1] = 1
     blobs: Annotated[tuple[Blob, ...], Field(min_length=1, max_length=16)]
 
     @model_validator(mode="after")

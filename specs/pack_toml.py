@@ -9,11 +9,8 @@ import tomli
 from pydantic import Field
 
 from specs.errors import IntegrityError, NotFoundError
-from specs.manifest import AdapterInfo, BaseRef, Canary, DataSource
+from specs.manifest import PackDescription
 from specs.model import MAX_DOCUMENT_BYTES, Contract
-from specs.names import Name, Sha256
-from specs.relations import Relations
-from specs.versions import VersionText
 
 PACK_TOML = "pack.toml"
 
@@ -25,20 +22,10 @@ class Gates(Contract):
     """The lower end of the main metric's gain interval must be above this."""
 
 
-class PackToml(Relations):
+class PackToml(PackDescription):
     """The author's description of a pack."""
 
     format: Literal[1] = 1
-    name: Name
-    version: VersionText
-    domain: Name
-    description: Annotated[str, Field(min_length=1, max_length=2000)]
-    license: Annotated[str, Field(min_length=1, max_length=200)]
-    base: BaseRef
-    adapter: AdapterInfo
-    sources: tuple[DataSource, ...] = ()
-    recipe: Sha256 | None = None
-    canaries: tuple[Canary, ...] = ()
     gates: Gates = Gates()
 
 

@@ -14,11 +14,11 @@ import tomli
 from pydantic import Field, model_validator
 
 from specs.blobs import Blob, WheelMember, WheelSource
+from specs.described import Described
 from specs.errors import IntegrityError, NotFoundError
 from specs.manifest import DataSource
 from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name, Sha256
-from specs.versions import VersionText
 from trainer.config import TrainingConfig
 from trainer.data.converters import hpo, medmcqa
 from trainer.data.reading import Example
@@ -108,15 +108,10 @@ class SplitOptions(Contract):
     """Share of the groups."""
 
 
-class Recipe(Contract):
+class Recipe(Described):
     """What a pack is made of."""
 
     format: Literal[1] = 1
-    name: Name
-    version: VersionText
-    domain: Name
-    description: Annotated[str, Field(min_length=1, max_length=2000)]
-    license: Annotated[str, Field(min_length=1, max_length=200)]
     base: Name
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of sampling, phrasing and the split; `[training]` has one of its own."""
