@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mbpm.output import size
 from specs.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -169,6 +170,10 @@ def explain(decision: Decision | None, done: Done, loaded: Loaded) -> list[str]:
         f"{done.prefill_seconds:.2f} s, {done.answer_tokens} written at "
         f"{done.tokens_per_second:.1f} per second"
     )
+    held = ", ".join(f"{part} {size(n)}" for part, n in loaded.engine.memory().items() if n)
+    peak = peak_resident()
+    at_most = "" if peak is None else f"; the whole process {size(peak)} at its peak"
+    lines.append(f"  memory: {held}{at_most}")
     return lines
 
 
@@ -185,3 +190,13 @@ def check_max_tokens(value: int) -> None:
 def dim(out: Output, text: str) -> str:
     """A remark that should not draw the eye, for `out.note`."""
     return text if out.no_color or not sys.stderr.isatty() else f"\x1b[2m{text}\x1b[0m"
+
+
+def peak_resident() -> int | None:
+    """The most memory this process has held, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

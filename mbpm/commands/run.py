@@ -147,15 +147,5 @@ def describe(
             "decode": round(done.decode_seconds, 3),
         },
         "tokens_per_second": round(done.tokens_per_second, 2),
-        "memory": {**loaded.engine.memory(), "peak_resident": peak_resident()},
+        "memory": {**loaded.engine.memory(), "peak_resident": answering.peak_resident()},
     }
-
-
-def peak_resident() -> int | None:
-    """The most memory this process has held, in bytes; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
