@@ -112,14 +112,16 @@ class Output:
         """Ask before a change; return when it is wanted.
 
         Raises:
-            UsageError: there is nobody to ask and `--yes` was not given.
+            UsageError: there is nobody to ask, or no plan was shown, and `--yes` was not given.
             MbpmError: the answer was no.
         """
         if yes:
             return
-        if self.mode == "json" or not sys.stdin.isatty():
+        if self.mode != "human" or not sys.stdin.isatty():
+            tty = sys.stdin.isatty()
+            reason = f"`--{self.mode}` asks nothing" if tty else "there is no terminal to ask on"
             raise UsageError(
-                "this needs a confirmation, and there is no terminal to ask on",
+                f"this needs a confirmation, and {reason}",
                 hint="add `--yes` to go ahead, or `--dry-run` to only see the plan",
             )
         sys.stderr.write(f"{question} [Y/n] ")

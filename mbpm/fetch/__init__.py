@@ -129,7 +129,9 @@ def from_file(file: Path, part: Part, name: str) -> None:
                 stream.seek(index * CHUNK_BYTES)
                 part.feed(index * CHUNK_BYTES, stream.read(part.length(index)), name)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise NotFoundError(f"{file}: no such file") from None
+        # a source that is called by its whole path need not name it again
+        where = "" if str(file) in name else f"{file}: "
+        raise NotFoundError(f"{where}no such file") from None
 
 
 def _all_failed(
@@ -148,5 +150,7 @@ def _all_failed(
         if kind in kinds:
             if kind is NetworkError and offline:
                 hint = "run it again without `--offline`; what was fetched is kept"
+            if kind is NotFoundError and all(isinstance(s, FileSource) for s, _ in failures):
+                hint = "the registry or folder is incomplete: restore the file, or publish again"
             return kind(message, hint=hint)
     return MbpmError(message, hint=failures[0][1].hint if failures else None)

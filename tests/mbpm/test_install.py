@@ -395,10 +395,34 @@ def test_folder_given_without_a_separator_is_pointed_out(
 
 def test_refused_pack_leaves_no_bytes(cli: Cli, registry: Path, tmp_path: Path) -> None:
     cli.ok("base", "install", "tiny", "--registry", registry, "--yes")
-    before = sorted((cli.home / "store" / "blobs").rglob("*"))
+    blobs = cli.home / "store" / "blobs"
+    before = {p for p in blobs.rglob("*") if p.is_file()}
     tensors = adapter_tensors()
     tensors["model.layers.9.self_attn.q_proj.lora_A.weight"] = tensors.pop(next(iter(tensors)))
     folder = pack_folder(tmp_path / "odd", "odd", tensors=tensors)
     assert cli("install", folder, "--yes").code == 5
-    blobs = [p for p in (cli.home / "store" / "blobs").rglob("*") if p.is_file()]
-    assert blobs == [p for p in before if p.is_file()]
+    assert {p for p in blobs.rglob("*") if p.is_file()} == before
+
+
+def test_quiet_asks_nothing_as_it_shows_no_plan(cli: Cli, registry: Path, publish: Publish) -> None:
+    publish("alpha")
+    for option in ("--quiet", "--json"):
+        result = cli("install", "alpha", "--registry", registry, option, answer="y\n")
+        assert result.code == 2
+        assert f"`{option}` asks nothing" in result.err
+        assert "`--yes`" in result.err
+    assert cli.installed() == {}
+
+
+def test_registry_that_lacks_a_file(cli: Cli, registry: Path, publish: Publish) -> None:
+    publish("alpha")
+    tree = Registry(registry)
+    (line,) = tree.lines("alpha")
+    manifest = Manifest.read(tree.blob_path(line.manifest))
+    lost = tree.blob_path(manifest.blob("adapter.safetensors").sha256)
+    lost.unlink()
+    result = cli("install", "alpha", "--registry", registry, "--yes")
+    assert result.code == 3
+    assert result.err.count(str(lost)) == 1
+    assert "the registry or folder is incomplete" in result.err
+    assert cli.installed() == {}
