@@ -82,6 +82,11 @@ class GGUFTensor:
     """Outermost dimension first: (out_features, in_features) for a weight."""
     data: npt.NDArray[Any]
 
+    def rows(self, start: int, end: int) -> GGUFTensor:
+        """Some rows of a matrix, as a matrix of its own."""
+        data = self.data[start:end]
+        return GGUFTensor(self.name, self.type, (len(data), *self.shape[1:]), data)
+
     def dequantized(self) -> F32:
         """float32 of `shape`."""
         values = dequantize(self.data, GGMLQuantizationType[self.type])

@@ -20,6 +20,8 @@ from runtime.gguf_file import GGUFTensor
 from specs.errors import IntegrityError
 
 GROUP = 32
+READ_ROWS = 8192
+"""Rows decoded at a time, which bounds what a vocabulary takes while it is read."""
 PACK_ROWS = 64
 """Rows packed at a time: whole blocks of the packed form (16, 32 or 64 rows, by processor)."""
 
@@ -73,6 +75,23 @@ def read_codes(tensor: GGUFTensor) -> Codes:
     rows, columns = tensor.shape
     if columns % GROUP:
         raise IntegrityError(f"tensor `{tensor.name}` has {columns} columns, no multiple of 32")
+    if rows <= READ_ROWS:
+        return _read_codes(tensor)
+    part = _read_codes(tensor.rows(0, 1))
+    codes = np.empty((rows, columns), part.codes.dtype)
+    scale = np.empty((rows, columns // GROUP), np.float32)
+    offset = None if part.offset is None else np.empty_like(scale)
+    for at in range(0, rows, READ_ROWS):
+        strip = slice(at, at + READ_ROWS)
+        part = _read_codes(tensor.rows(at, at + READ_ROWS))
+        codes[strip], scale[strip] = part.codes, part.scale
+        if offset is not None:
+            offset[strip] = part.offset
+    return Codes(part.bits, codes, scale, offset)
+
+
+def _read_codes(tensor: GGUFTensor) -> Codes:
+    rows = tensor.shape[0]
     if tensor.type in ("Q4_0", "Q4_1", "Q5_0", "Q8_0"):
         result = _read_blocks_of_32(tensor, rows)
     elif tensor.type == "Q4_K":

@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import quantize
 
 from runtime.gguf_file import GGUFTensor
-from runtime.quant import Codes, DequantLinear, Int4PackLinear, read_codes
+from runtime.quant import PACK_ROWS, Codes, DequantLinear, Int4PackLinear, read_codes
 from specs.errors import IntegrityError
 
 CPU = torch.device("cpu")
@@ -97,3 +97,23 @@ def test_scale_that_is_not_a_number_is_refused() -> None:
 def test_rows_of_a_length_no_group_divides_are_refused() -> None:
     with pytest.raises(IntegrityError, match="multiple of 32"):
         read_codes(GGUFTensor("t", "F32", (4, 40), np.zeros((4, 40), np.float32)))
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q6_K"])
+def test_a_matrix_read_in_strips_keeps_its_values(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tensor(kind, 23, 512)
+    whole = read_codes(source)
+    monkeypatch.setattr("runtime.quant.READ_ROWS", 5)
+    strips = read_codes(source)
+    np.testing.assert_array_equal(strips.codes, whole.codes)
+    np.testing.assert_array_equal(strips.scale, whole.scale)
+
+
+def test_rows_packed_in_strips_are_the_operators_own_form() -> None:
+    """The strips stand one after another as PyTorch packs the whole matrix."""
+    codes = read_codes(tensor("Q4_0", 3 * PACK_ROWS + 32, 128))
+    whole = torch.from_numpy(codes.codes.astype(np.int32))
+    expected = torch.ops.aten._convert_weight_to_int4pack_for_cpu(whole, 1)
+    assert torch.equal(Int4PackLinear(codes).packed, expected)
