@@ -52,25 +52,39 @@ def evaluate(
 def score(engine: Engine, rows: Sequence[Row], adapters: Sequence[ActiveAdapter]) -> Scores:
     """Score the answers of `rows`, in their order, with the engine that people run.
 
-    Rows that follow one another share what the base alone read before: a system message, or the
-    question when they are the options of one.
+    Rows that follow one another share what was read before their answers: a system message, or the
+    whole question when they are the options of one.
     """
     cache = engine.new_cache(max(len(r.tokens) for r in rows))
     nats = np.zeros(len(rows))
-    read: tuple[int, ...] = ()
+    last: Row | None = None
     for index, row in enumerate(rows):
-        start = row.start if adapters else row.answer - 1
-        known = min(len(read), start)
-        same = next((i for i in range(known) if read[i] != row.tokens[i]), known)
+        same = 0 if last is None else _shared(last, row)
         cache.truncate(same)
-        if same < start:
-            engine.forward(cache, row.tokens[same:start], logits="none")
-        logits = engine.forward(cache, row.tokens[start:-1], adapters, logits="all").logits
+        for begin, end, active in (
+            (same, row.start, ()),
+            (max(same, row.start), row.answer - 1, adapters),
+        ):
+            if begin < end:
+                engine.forward(cache, row.tokens[begin:end], active, logits="none")
+        logits = engine.forward(
+            cache, row.tokens[row.answer - 1 : -1], adapters, logits="all"
+        ).logits
         assert logits is not None
-        counted = log_softmax(logits[row.answer - 1 - start :])
-        nats[index] = -counted[np.arange(len(counted)), row.tokens[row.answer :]].sum()
-        read = row.tokens[:start]
+        scores = log_softmax(logits)
+        nats[index] = -scores[np.arange(len(scores)), row.tokens[row.answer :]].sum()
+        last = row
     return Scores(nats, np.array([float(len(r.tokens) - r.answer) for r in rows]))
+
+
+def _shared(last: Row, row: Row) -> int:
+    """How many tokens both rows begin with that were run alike: before either's answer, and where
+    the adapter begins to act at different tokens, before both."""
+    most = min(last.answer, row.answer) - 1
+    if last.start != row.start:
+        most = min(most, last.start, row.start)
+    pairs = zip(last.tokens[:most], row.tokens[:most], strict=True)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), most)
 
 
 def perplexity(rows: Sequence[Row], base: Scores, pack: Scores, seed: int) -> Metric:
