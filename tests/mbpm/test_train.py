@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import trainer.routing
 from registry_index.publish import publish_base
 from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
-from specs.blobs import FileSource
 from tests.support.cli import Cli
-from tests.support.tiny_base import write_tiny_gguf
-from trainer.make_base import BaseDescription, make_base
+from tests.support.tiny_base import few_general_prompts, make_tiny_base
 
 DATA = Path(__file__).parents[1] / "data" / "legal-mini.jsonl"
 QUICK = ("--epochs", 2, "--rank", 4, "--learning-rate", 0.01, "--held-out", 0.25, "--base", "tiny")
@@ -24,22 +21,11 @@ QUICK = ("--epochs", 2, "--rank", 4, "--learning-rate", 0.01, "--held-out", 0.25
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A registry with the base `tiny`, which runs although it says nothing that makes sense."""
     folder = tmp_path_factory.mktemp("bases")
-    write_tiny_gguf(folder / "tiny.gguf")
-    description = BaseDescription(
-        name="tiny",
-        description="random weights",
-        license="MIT",
-        parameters=1,
-        sources=(FileSource(path=str(folder / "tiny.gguf")),),
-    )
-    few = trainer.routing.general_prompts()[::20]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.routing, "general_prompts", lambda: few)
-        made = folder / "tiny"
-        make_base(description, folder / "tiny.gguf", made)
-        card = BaseCard.parse((made / CARD_FILE).read_bytes(), CARD_FILE)
-        files = {p: made / p for p in (WEIGHTS_FILE, BASE_ROUTING_FILE)}
-        publish_base(card, folder / "registry", files)
+    made = make_tiny_base(folder)
+    card = BaseCard.parse((made / CARD_FILE).read_bytes(), CARD_FILE)
+    files = {p: made / p for p in (WEIGHTS_FILE, BASE_ROUTING_FILE)}
+    publish_base(card, folder / "registry", files)
+    with few_general_prompts():
         yield folder / "registry"
 
 

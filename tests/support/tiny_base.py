@@ -5,17 +5,22 @@ Real formats throughout; only the weights mean nothing. For tests that need a mo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter
 from gguf.quants import quantize
 
+import trainer.routing
 from runtime.gguf_file import fingerprint, model_config, open_gguf
 from runtime.modules import module_shapes
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseBlob, BaseCard
 from specs.blobs import Blob, FileSource
+from trainer.make_base import BaseDescription, make_base
 
 HIDDEN, FFN, HEADS, KV_HEADS, LAYERS, CONTEXT = 64, 96, 4, 2, 3, 512
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -99,6 +104,29 @@ def write_tiny_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def make_tiny_base(folder: Path) -> Path:
+    """A base folder as `trainer.make_base` makes it, calibrated with a few prompts for speed."""
+    write_tiny_gguf(folder / "tiny.gguf")
+    description = BaseDescription(
+        name="tiny",
+        description="random weights",
+        license="MIT",
+        parameters=1,
+        sources=(FileSource(path=str(folder / "tiny.gguf")),),
+    )
+    with few_general_prompts():
+        make_base(description, folder / "tiny.gguf", folder / "tiny")
+    return folder / "tiny"
+
+
+@contextmanager
+def few_general_prompts() -> Iterator[None]:
+    """Calibrate routing with a twentieth of the general prompts."""
+    few = trainer.routing.general_prompts()[::20]
+    with mock.patch.object(trainer.routing, "general_prompts", lambda: few):
+        yield
 
 
 def write_tiny_base(folder: Path, architecture: str = "llama", seed: int = 0) -> BaseCard:

@@ -11,25 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import trainer.routing
 from registry_index.packing import build_manifest
 from runtime.canaries import replay
 from runtime.chat_format import ChatFormat
 from runtime.router import BaseRouting, PackRouting
 from runtime.tokenizer import Tokenizer
 from runtime.torch_engine import TorchEngine
-from specs.base_card import BASE_ROUTING_FILE, WEIGHTS_FILE
-from specs.blobs import FileSource
+from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.errors import UsageError
 from specs.evals import Evals
 from specs.manifest import ADAPTER_FILE, EVALS_FILE, MANIFEST_FILE, ROUTING_FILE
 from specs.pack_toml import read_pack_toml
-from tests.support.tiny_base import write_tiny_gguf
+from tests.support.tiny_base import few_general_prompts, make_tiny_base
 from trainer.config import TrainingConfig
 from trainer.data.reading import read_dataset
 from trainer.data.split import split_by_group
 from trainer.loop import StepReport
-from trainer.make_base import BaseDescription, make_base
 from trainer.make_pack import Made, PackSpec, make_pack
 
 DATA = Path(__file__).parents[1] / "data" / "legal-mini.jsonl"
@@ -49,21 +46,11 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("bases")
-    write_tiny_gguf(folder / "tiny.gguf")
-    description = BaseDescription(
-        name="tiny",
-        description="random weights",
-        license="MIT",
-        parameters=1,
-        sources=(FileSource(path="tiny.gguf"),),
-    )
-    few = trainer.routing.general_prompts()[::20]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.routing, "general_prompts", lambda: few)
-        card = make_base(description, folder / "tiny.gguf", folder / "tiny")
-        assert {f.blob.path for f in card.files} == {WEIGHTS_FILE, BASE_ROUTING_FILE}
-        yield folder / "tiny"
+    made = make_tiny_base(tmp_path_factory.mktemp("bases"))
+    card = BaseCard.parse((made / CARD_FILE).read_bytes(), CARD_FILE)
+    assert {f.blob.path for f in card.files} == {WEIGHTS_FILE, BASE_ROUTING_FILE}
+    with few_general_prompts():
+        yield made
 
 
 def made(base: Path, output: Path, **changes: object) -> Made:
