@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -65,15 +65,38 @@ def command(
     )  # fmt: skip
     loaded = answering.load(state, base, device, context, pack)
     chat = Chat(loaded, out, settings, max_tokens, system, pack, explain)
-    if sys.stdin.isatty():
-        packs = ", ".join(loaded.packs) or "no packs"
-        out.note(f"{loaded.card.name} with {packs}; /help tells what can be typed")
-        lines = _typed(state)
-    else:
-        lines = _piped()
+    if not sys.stdin.isatty():
+        _converse(chat.take, _piped())
+        return
+    packs = ", ".join(loaded.packs) or "no packs"
+    out.note(f"{loaded.card.name} with {packs}; /help tells what can be typed")
+    with _on_ctrl_c(lambda *_: None):  # between a question and the next: nothing to stop
+        _converse(lambda line: _stoppable(chat, line, out), _typed(state))
+
+
+def _converse(take: Callable[[str], bool], lines: Iterable[str]) -> None:
     for line in lines:
-        if not chat.take(line):
-            break
+        if not take(line):
+            return
+
+
+def _stoppable(chat: Chat, line: str, out: Output) -> bool:
+    """Take a line; the first Ctrl-C ends its answer at the next token, a second one at once."""
+    pressed = False
+
+    def press(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    try:
+        with _on_ctrl_c(press):
+            return chat.take(line, lambda: pressed)
+    except KeyboardInterrupt:
+        out.stream("\n")
+        out.note("[stopped]")
+        return True
 
 
 class Chat:
@@ -96,8 +119,12 @@ class Chat:
         self._messages = list(self._first)
         self._pack, self._explain = pack, explain
 
-    def take(self, line: str) -> bool:
-        """Answer a line or obey it; False when it asks to leave."""
+    def take(self, line: str, cancelled: Callable[[], bool] = lambda: False) -> bool:
+        """Answer a line or obey it; False when it asks to leave.
+
+        Args:
+            cancelled: asked between the tokens of an answer; true ends it.
+        """
         line = line.strip()
         if line in ("/exit", "/quit"):
             return False
@@ -105,7 +132,7 @@ class Chat:
             if line.startswith("/"):
                 self._obey(*line.split())
             elif line:
-                self._answer(line)
+                self._answer(line, cancelled)
         # one line that cannot be answered does not end the conversation
         except MbpmError as error:
             self._out.error(error)
@@ -134,8 +161,8 @@ class Chat:
                     hint="`/packs` lists those that are",
                 )
             self._pack = name
-        words = {"auto": "the router decides", "none": "the base alone"}
-        self._out.note(f"pack: {self._pack}" + f" ({words[self._pack]})" * (self._pack in words))
+        words = {"auto": " (the router decides)", "none": " (the base alone)"}
+        self._out.note(f"pack: {self._pack}{words.get(self._pack, '')}")
 
     def _list_packs(self) -> None:
         if not self._loaded.packs:
@@ -154,7 +181,7 @@ class Chat:
         self._messages = list(self._first)
         self._out.note("the conversation is forgotten")
 
-    def _answer(self, question: str) -> None:
+    def _answer(self, question: str, cancelled: Callable[[], bool]) -> None:
         from runtime.session import Done, Routed, Text
 
         asked = [*self._messages, {"role": "user", "content": question}]
@@ -168,18 +195,17 @@ class Chat:
         decision: Decision | None = None
         done: Done | None = None
         pieces: list[str] = []
-        with _interruptible() as cancelled:
-            for event in self._session.answer(
-                messages, self._settings, pack=self._pack, max_tokens=self._max_tokens,
-                cancelled=cancelled,
-            ):  # fmt: skip
-                if isinstance(event, Routed):
-                    decision = event.decision
-                elif isinstance(event, Text):
-                    pieces.append(event.piece)
-                    self._out.stream(event.piece)
-                else:
-                    done = event
+        for event in self._session.answer(
+            messages, self._settings, pack=self._pack, max_tokens=self._max_tokens,
+            cancelled=cancelled,
+        ):  # fmt: skip
+            if isinstance(event, Routed):
+                decision = event.decision
+            elif isinstance(event, Text):
+                pieces.append(event.piece)
+                self._out.stream(event.piece)
+            else:
+                done = event
         assert done is not None
         self._out.stream("\n")
         self._settings = answering.next_seed(self._settings)
@@ -200,19 +226,10 @@ class Chat:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Inside, Ctrl-C only sets what the returned function tells; a second one interrupts."""
-    pressed = False
-
-    def press(number: int, frame: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    before = signal.signal(signal.SIGINT, press)
+def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, handler)
     try:
-        yield lambda: pressed
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
