@@ -194,6 +194,12 @@ def model_config(file: GGUFFile) -> ModelConfig:
             raise IntegrityError(f"{file.path}: metadata `{arch}.{key}` is {value!r}")
         return value
 
+    def number(key: str, default: object = None) -> float:
+        value = file.metadata.get(f"{arch}.{key}", default)
+        if not isinstance(value, (int, float)) or not 0 < value < 1e12:
+            raise IntegrityError(f"{file.path}: metadata `{arch}.{key}` is {value!r}")
+        return float(value)
+
     heads, hidden = integer("attention.head_count", 1024), integer("embedding_length", 1 << 16)
     kv_heads = integer("attention.head_count_kv", 1024)
     if hidden % heads or heads % kv_heads:
@@ -201,6 +207,9 @@ def model_config(file: GGUFFile) -> ModelConfig:
     for key in (f"{arch}.rope.scaling.type", f"{arch}.rope.scaling.factor"):
         if file.metadata.get(key, "none") not in ("none", 1.0):
             raise MbpmError(f"{file.path}: uses `{key}`, which this runtime does not support")
+    rotated = file.metadata.get(f"{arch}.rope.dimension_count", hidden // heads)
+    if rotated != hidden // heads:
+        raise MbpmError(f"{file.path}: rotates {rotated} of {hidden // heads} dimensions of a head")
     return ModelConfig(
         architecture=arch,
         layers=integer("block_count", 1024),
@@ -211,9 +220,9 @@ def model_config(file: GGUFFile) -> ModelConfig:
         head_dim=hidden // heads,
         vocab_size=file.tensor("token_embd.weight").shape[0],
         context_length=integer("context_length", 1 << 24),
-        rope_theta=float(file.metadata.get(f"{arch}.rope.freq_base", 10000.0)),
-        norm_eps=float(file.get(f"{arch}.attention.layer_norm_rms_epsilon")),
-        qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        rope_theta=number("rope.freq_base", 10000.0),
+        norm_eps=number("attention.layer_norm_rms_epsilon"),
+        qkv_bias=arch == "qwen2",
     )
 
 

@@ -19,8 +19,9 @@ from gguf.quants import dequantize
 
 from runtime.engine import ModelConfig
 from runtime.gguf_file import GGUFFile, GGUFTensor
-from runtime.modules import PROJECTIONS
+from runtime.modules import PROJECTIONS, check_weights
 from runtime.quant import Codes, FloatLinear, Int4PackLinear, Linear, read_codes
+from specs.errors import IntegrityError
 
 FUSED = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
@@ -116,7 +117,12 @@ class Model:
     ) -> None:
         """Args:
         make_linear: from canonical codes; None keeps float32 weights (the reference).
+
+        Raises:
+            IntegrityError: a tensor is missing, has a wrong shape, or holds NaN or infinity.
+            MbpmError: there is a tensor that this runtime cannot use.
         """
+        check_weights(file, config)
         self.config, self.device = config, device
         self._embedding = file.tensor("token_embd.weight")
         self._file = file
@@ -129,7 +135,10 @@ class Model:
         file.let_go()
 
     def _vector(self, name: str) -> torch.Tensor:
-        return torch.tensor(self._file.tensor(name).dequantized(), device=self.device)
+        values = self._file.tensor(name).dequantized()
+        if not np.isfinite(values).all():
+            raise IntegrityError(f"{self._file.path}: tensor `{name}` holds NaN or infinity")
+        return torch.from_numpy(values).to(self.device)
 
     def _row_order(self, name: str) -> npt.NDArray[np.intp] | None:
         """llama GGUFs hold query and key rows in pairs for interleaved rotation; undo that."""
@@ -173,7 +182,7 @@ class Model:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all weights held in memory."""
+        """Bytes of the matrices held in memory; norms and biases are too few to count."""
         operators = [m for layer in self.layers for ms in layer.linears.values() for m in ms]
         return sum(m.nbytes for m in [*operators, self.head])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from runtime.engine import ModelConfig
 from runtime.gguf_file import GGUFFile
 from specs.base_card import ModuleShape
+from specs.errors import IntegrityError, MbpmError
 
 PROJECTIONS = {
     "q_proj": ("self_attn.q_proj", "attn_q"),
@@ -37,3 +38,54 @@ def module_shapes(file: GGUFFile, config: ModelConfig) -> dict[str, ModuleShape]
                 out_features=rows, in_features=columns
             )
     return shapes
+
+
+def check_weights(file: GGUFFile, config: ModelConfig) -> None:
+    """A file holds exactly the tensors of its decoder, each of the shape its metadata promises.
+
+    Raises:
+        IntegrityError: a tensor is missing or has another shape, or the vocabulary another length.
+        MbpmError: a tensor this runtime would have to leave out, such as scaled rotary frequencies.
+    """
+    expected = _tensor_shapes(config)
+    if "output.weight" in file.tensors:
+        expected["output.weight"] = expected["token_embd.weight"]
+    for name, shape in expected.items():
+        found = file.tensor(name).shape
+        if found != shape:
+            raise IntegrityError(
+                f"{file.path}: tensor `{name}` has shape {list(found)}, expected {list(shape)}"
+            )
+    for name in file.tensors:
+        if name not in expected:
+            raise MbpmError(f"{file.path}: has tensor `{name}`, which this runtime cannot use")
+    words = len(file.get("tokenizer.ggml.tokens"))
+    if words != config.vocab_size:
+        raise IntegrityError(
+            f"{file.path}: has {words:,} tokens and {config.vocab_size:,} rows of them"
+        )
+
+
+def _tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor a decoder needs, outermost dimension first."""
+    d, ffn = config.hidden_size, config.ffn_size
+    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    block: dict[str, tuple[int, ...]] = {
+        "attn_norm.weight": (d,),
+        "ffn_norm.weight": (d,),
+        "attn_q.weight": (q, d),
+        "attn_k.weight": (kv, d),
+        "attn_v.weight": (kv, d),
+        "attn_output.weight": (d, q),
+        "ffn_gate.weight": (ffn, d),
+        "ffn_up.weight": (ffn, d),
+        "ffn_down.weight": (d, ffn),
+    }
+    if config.qkv_bias:
+        block |= {"attn_q.bias": (q,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"blk.{layer}.{name}": shape
+        for layer in range(config.layers)
+        for name, shape in block.items()
+    }
+    return shapes | {"token_embd.weight": (config.vocab_size, d), "output_norm.weight": (d,)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from gguf import GGMLQuantizationType as Type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.gguf_file import fingerprint, model_config, open_gguf
+from runtime.gguf_file import GGUFFile, GGUFTensor, fingerprint, model_config, open_gguf
+from runtime.modules import check_weights
 from runtime.torch_engine import TorchEngine
 from specs.errors import IntegrityError, MbpmError
 from tests.support.gguf_files import rewrite_metadata
@@ -103,6 +105,80 @@ def test_fingerprint_depends_on_what_a_pack_depends_on(tiny: Path, tmp_path: Pat
         rewrite_metadata(tiny, changed, changes)
         prints.add(fingerprint(open_gguf(changed)))
     assert len(prints) == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_bit_flips_in_the_head_never_crash_the_engine(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Either the engine refuses the file in words, or what it loads can be run."""
+    base = tmp_path_factory.mktemp("base")
+    write_tiny_base(base)
+    weights = base / "weights.gguf"
+    raw = bytearray(weights.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(4500, 7000))] ^= 1 << data.draw(st.integers(0, 7))
+    weights.write_bytes(raw)
+    try:
+        engine = TorchEngine(base, device="cpu")
+    except MbpmError as error:
+        assert "weights.gguf" in error.message or "tensor" in error.message
+    else:
+        engine.forward(engine.new_cache(8), [3, 4, 5])
+
+
+def changed(file: GGUFFile, name: str, tensor: GGUFTensor) -> GGUFFile:
+    return replace(file, tensors={**file.tensors, name: tensor})
+
+
+def test_a_tensor_of_another_shape_is_named(tiny: Path) -> None:
+    file = open_gguf(tiny)
+    name = "blk.1.attn_k.weight"
+    short = replace(file.tensor(name), shape=(16, 64))
+    with pytest.raises(IntegrityError, match=r"blk\.1\.attn_k\.weight.*\[16, 64\].*\[32, 64\]"):
+        check_weights(changed(file, name, short), model_config(file))
+
+
+def test_a_tensor_that_would_be_left_out_is_named(tiny: Path) -> None:
+    file = open_gguf(tiny)
+    more = replace(file.tensor("output_norm.weight"), name="rope_freqs.weight")
+    with pytest.raises(MbpmError, match="rope_freqs"):
+        check_weights(changed(file, more.name, more), model_config(file))
+
+
+def test_a_vocabulary_of_another_length_is_refused(tiny: Path) -> None:
+    file = open_gguf(tiny)
+    tokens = file.get("tokenizer.ggml.tokens")[:-1]
+    fewer = replace(file, metadata={**file.metadata, "tokenizer.ggml.tokens": tokens})
+    with pytest.raises(IntegrityError, match="260 tokens and 261 rows"):
+        check_weights(fewer, model_config(fewer))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope.dimension_count", 8), ("rope.freq_base", float("nan")), ("rope.freq_base", "big"),
+        ("attention.layer_norm_rms_epsilon", 0.0), ("attention.head_count", 5),
+    ],
+)  # fmt: skip
+def test_impossible_numbers_are_named(tiny: Path, key: str, value: object) -> None:
+    file = open_gguf(tiny)
+    odd = replace(file, metadata={**file.metadata, f"llama.{key}": value})
+    with pytest.raises(MbpmError, match=r"tiny\.gguf"):
+        model_config(odd)
+
+
+def test_a_norm_that_is_not_a_number_is_named(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    write_tiny_base(base)
+    weights = base / "weights.gguf"
+    norm = open_gguf(weights).tensor("output_norm.weight").data.tobytes()
+    raw = weights.read_bytes()
+    assert raw.count(norm) == 1
+    weights.write_bytes(raw.replace(norm, norm[:-4] + struct.pack("<f", float("nan"))))
+    with pytest.raises(IntegrityError, match="output_norm"):
+        TorchEngine(base)
 
 
 def test_damaged_weights_stop_the_engine_with_words(tmp_path: Path) -> None:
