@@ -220,7 +220,7 @@ class Terminal:
         os.write(self.fd, keys.encode())
 
     def wait_for(self, pattern: str) -> str:
-        """Wait until what was shown since the last keys matches, with escape sequences or without."""
+        """Wait until what came since the last keys matches, with escape sequences or without."""
         import select
 
         until = time.monotonic() + WAIT
