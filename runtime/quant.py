@@ -268,7 +268,12 @@ class _DequantMatmul(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         linear: DequantLinear = ctx.linear
-        return (grad.to(linear.dtype) @ linear.weight()).to(grad.dtype), None
+        if linear.dtype is not torch.float16:
+            return (grad.to(linear.dtype) @ linear.weight()).to(grad.dtype), None
+        # a mean over thousands of tokens leaves gradients below float16's smallest step
+        largest = grad.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
+        product = (grad / largest).to(linear.dtype) @ linear.weight()
+        return product.to(grad.dtype) * largest, None
 
 
 Linear = FloatLinear | Int4PackLinear | DequantLinear

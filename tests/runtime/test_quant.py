@@ -79,6 +79,18 @@ def test_gradient_reaches_the_input_and_equals_a_plain_matrix() -> None:
     torch.testing.assert_close(mine, x.grad)
 
 
+def test_a_gradient_too_small_for_float16_is_not_lost() -> None:
+    codes = read_codes(tensor("Q4_0", 48, 64))
+    gradients = []
+    for dtype in (torch.float16, torch.float32):
+        x = torch.ones(7, 64, requires_grad=True)
+        slope = torch.randn(7, 48, generator=torch.Generator().manual_seed(0)) * 1e-8
+        (DequantLinear(codes, CPU, dtype)(x) * slope).sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad)
+    assert relative(*gradients) < 5e-3
+
+
 def test_memory_is_near_the_files_own() -> None:
     source = tensor("Q4_1", 512, 512)
     codes = read_codes(source)
