@@ -39,9 +39,14 @@ def pick_device(device: str) -> torch.device:
             hint="`mbpm doctor` shows what it sees; `--device cpu` always works",
         )
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"`{device}` is not a device (expected auto, cpu or cuda)") from None
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise UsageError(f"`{device}` is not a device (expected auto, cpu or cuda)")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no device `{device}`: torch sees {torch.cuda.device_count()}")
+    return found
 
 
 class TorchEngine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 from runtime.engine import F32, ActiveAdapter
+from runtime.gguf_file import open_gguf
+from runtime.model import Model
+from runtime.quant import DequantLinear
 from runtime.tokenizer import Tokenizer
 from runtime.torch_engine import TorchEngine
 from specs.base_card import WEIGHTS_FILE
@@ -261,11 +265,34 @@ def test_a_full_cache_is_refused_before_anything_runs(tiny: Path) -> None:
 
 
 def test_a_device_that_is_not_there_is_named(tiny: Path) -> None:
-    with pytest.raises(UsageError, match="warp"):
-        TorchEngine(tiny, device="warp")
+    for name in ("warp", "meta"):  # torch knows the second, and no model runs on it
+        with pytest.raises(UsageError, match=name):
+            TorchEngine(tiny, device=name)
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="CUDA"):
             TorchEngine(tiny, device="cuda")
+
+
+def test_the_form_that_cuda_uses_agrees_with_the_reference(tiny: Path, tmp_path: Path) -> None:
+    """float16 weights, adapter and cache, on the CPU: that types meet where they should."""
+    reference = TorchEngine(tiny, device="cpu", precision="float32")
+    engine = TorchEngine(tiny, device="cpu")
+    make = partial(DequantLinear, device=engine.device, dtype=torch.float16)
+    engine.dtype = torch.float16
+    engine.model = Model(open_gguf(tiny / WEIGHTS_FILE), engine.config, engine.device, make)
+    tensors = random_adapter(engine.card, rank=4, seed=0)
+    pack = write_pack(tmp_path / "p", engine.card, tensors, 4, 8.0, "answer")
+    results = []
+    for each in (reference, engine):
+        active = [ActiveAdapter(each.load_adapter(pack), 0.5)]
+        cache = each.new_cache(99)
+        each.forward(cache, IDS[:30], logits="none")
+        read = each.forward(cache, IDS[30:-1], active, logits="all", hidden_layer=1)
+        step = each.forward(cache, IDS[-1:], active)
+        assert read.logits is not None and step.logits is not None
+        results.append(log_probabilities(np.concatenate([read.logits, step.logits])))
+    expected, found = results
+    assert float((expected.exp() * (expected - found)).sum(-1).mean()) <= 1e-4
 
 
 @pytest.mark.gpu
