@@ -132,6 +132,7 @@ def make_pack(
         seed=config.seed,
         metrics=metrics,
         routing=routing_eval,
+        notes=_notes(len(watched), config.epochs),
     )
     reporter.stage("recording canaries")
     described = PackToml(
@@ -148,6 +149,13 @@ def make_pack(
     )
     write_pack_folder(output, described, shipped, routing, evals)
     return Made(described, evals)
+
+
+def _notes(watched: int, epochs: int) -> tuple[str, ...]:
+    """What a reader of the evals must know: rows that chose an epoch flatter it a little."""
+    if epochs == 1:
+        return ()
+    return (f"{watched} of the held-out rows also chose the best of {epochs} epochs.",)
 
 
 def canary_prompts(examples: Sequence[Example]) -> list[str]:

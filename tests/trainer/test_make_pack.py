@@ -20,7 +20,7 @@ from runtime.torch_engine import TorchEngine
 from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.errors import UsageError
 from specs.evals import Evals
-from specs.manifest import ADAPTER_FILE, EVALS_FILE, MANIFEST_FILE, ROUTING_FILE
+from specs.manifest import ADAPTER_FILE, EVALS_FILE, MANIFEST_FILE, README_FILE, ROUTING_FILE
 from specs.pack_toml import read_pack_toml
 from tests.support.tiny_base import few_general_prompts, make_tiny_base
 from trainer.config import TrainingConfig
@@ -71,6 +71,9 @@ def test_the_folder_holds_a_pack_that_is_what_was_measured(
     metric = result.evals.metrics[0]
     assert metric.name == "response_perplexity"
     assert metric.gain_low > 0, "training on a quarter of these rows must help on the others"
+    (note,) = result.evals.notes
+    assert "held-out rows also chose the best of 3 epochs" in note
+    assert note in (tmp_path / "legal" / README_FILE).read_text("utf-8")
     assert read_pack_toml(tmp_path / "legal") == result.pack
     evals = (tmp_path / "legal" / EVALS_FILE).read_bytes()
     assert Evals.parse(evals, "evals") == result.evals
