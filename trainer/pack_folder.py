@@ -34,6 +34,7 @@ def write_pack_folder(
         README_FILE: card_text(pack, evals).encode(),
         PACK_TOML: tomli_w.dumps(pack.model_dump(mode="json", exclude_none=True)).encode(),
     }
+    (folder / PACK_TOML).unlink(missing_ok=True)  # a kill from here on leaves no mixture behind
     for name, data in files.items():
         temporary = folder / f".{name}.tmp"
         temporary.write_bytes(data)

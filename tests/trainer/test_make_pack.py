@@ -21,13 +21,14 @@ from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.errors import UsageError
 from specs.evals import Evals
 from specs.manifest import ADAPTER_FILE, EVALS_FILE, MANIFEST_FILE, README_FILE, ROUTING_FILE
-from specs.pack_toml import read_pack_toml
+from specs.pack_toml import PACK_TOML, read_pack_toml
 from tests.support.tiny_base import few_general_prompts, make_tiny_base
 from trainer.config import TrainingConfig
 from trainer.data.reading import read_dataset
 from trainer.data.split import split_by_group
 from trainer.loop import StepReport
 from trainer.make_pack import Made, PackSpec, make_pack
+from trainer.pack_folder import write_pack_folder
 
 DATA = Path(__file__).parents[1] / "data" / "legal-mini.jsonl"
 SPEC = PackSpec("legal", "0.1.0", "legal", "legal words", "CC0-1.0")
@@ -119,3 +120,22 @@ def test_answers_longer_than_the_limit_are_refused(base: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="longer than 16 tokens") as caught:
         made(base, tmp_path / "legal", max_length=16)
     assert caught.value.hint is not None and "--max-length" in caught.value.hint
+
+
+def test_a_kill_while_a_pack_is_written_over_leaves_no_mixture(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "legal"
+    result = made(base, folder, epochs=1)
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.name == EVALS_FILE:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    tensors = load_file(folder / ADAPTER_FILE)
+    with pytest.raises(KeyboardInterrupt):
+        write_pack_folder(folder, result.pack, tensors, b"", result.evals)
+    assert not (folder / PACK_TOML).exists()
