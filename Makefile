@@ -13,7 +13,7 @@ MBPM := $(BIN)/mbpm
 DEMO_HOME := .cache/demo-home
 TEST_HOME := .cache/test-home
 MEDICAL := .cache/medical-pack
-QUESTION := What is the clinical term for 'small jaw'?
+QUESTION := What does 'bradycardia' mean?
 
 # one thread per worker: two thread pools that spin on two cores slow each other down many times
 TEST_ENV := OMP_NUM_THREADS=1 MBPM_TEST_HOME=$(TEST_HOME)
