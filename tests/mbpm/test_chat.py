@@ -54,6 +54,7 @@ def make_chat(smollm2: Path, engine: FakeEngine, context: int = 1000, **more: An
     chat_format = ChatFormat.from_gguf(smollm2 / WEIGHTS_FILE, tokenizer)
     packs = {"fruit": Pack("fruit", "1.2.0", Path("fruit"), "answer")}
     loaded: Any = SimpleNamespace(
+        engine=engine,
         packs=packs,
         router=None,
         session=lambda: Session(engine, tokenizer, chat_format, packs, None, context=context),
