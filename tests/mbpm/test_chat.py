@@ -162,6 +162,8 @@ def test_ctrl_c_stops_the_answer_and_leaves_the_conversation_usable(
     smollm2: Path, engine: FakeEngine, capsys: pytest.CaptureFixture[str], presses: int
 ) -> None:
     forward, steps = engine.forward, []
+    # a shell starts background jobs with the signal ignored, and it must be so again afterwards
+    before = signal.getsignal(signal.SIGINT)
 
     def press_at_third(*words: Any, **more: Any) -> Any:
         steps.append(1)
@@ -177,7 +179,7 @@ def test_ctrl_c_stops_the_answer_and_leaves_the_conversation_usable(
     assert "All right.".startswith(out.strip())
     assert out.strip() != "All right."
     assert "[stopped]" in err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert chat.take("again")
     assert capsys.readouterr().out == "All right.\n"
 
