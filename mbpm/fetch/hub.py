@@ -28,6 +28,8 @@ def from_hub(
     """
     # its own bars would count bytes that nobody verified; read when it is first imported
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # its retries are not news; what fails in the end is said in one line of ours
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     import httpx
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
