@@ -239,12 +239,10 @@ class _Progress(AbstractContextManager["_Progress"]):
                 TimeRemainingColumn(),
                 console=Console(stderr=True, no_color=self.out.no_color),
             )
-            self.task = self.bar.add_task("", total=None, epoch=1, loss=0.0, speed=0.0)
+            self.task = self.bar.add_task("", total=1, epoch=1, loss=0.0, speed=0.0)
 
     def step(self, report: StepReport) -> None:
         if self.bar is not None:
-            if not self.bar.live.is_started:
-                self.bar.start()
             self.bar.update(
                 self.task,
                 total=report.steps,
@@ -253,6 +251,8 @@ class _Progress(AbstractContextManager["_Progress"]):
                 loss=report.loss,
                 speed=report.tokens_per_second,
             )
+            if not self.bar.live.is_started:
+                self.bar.start()
         elif time.monotonic() - self.said > PLAIN_SECONDS or report.step == report.steps:
             self.said = time.monotonic()
             self.out.note(

@@ -24,15 +24,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
-from pip._internal.models.index import PyPI
-
 from specs.blobs import WheelMember
 from specs.errors import IntegrityError, MbpmError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
     from mbpm.output import Progress
 
-DEFAULT_INDEX = PyPI.simple_url
+_DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 CONFIG_SECONDS = 60
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.2"
@@ -113,6 +111,20 @@ def get_wheel(
         raise refused or error from None
 
 
+def _default_index(folder: Path) -> str:
+    """The index pip asks when none is configured, from pip itself; empty where it is mute."""
+    result = subprocess.run(
+        [sys.executable, "-c", _DEFAULT_INDEX],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=CONFIG_SECONDS,
+        check=False,
+    )
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
 def read_config(folder: Path) -> PipConfig:
     """Ask pip for its configuration: files and environment together.
 
@@ -136,8 +148,10 @@ def read_config(folder: Path) -> PipConfig:
             with contextlib.suppress(ValueError, SyntaxError):
                 values[match[2]] = str(ast.literal_eval(match[3]))
                 ranks[match[2]] = rank
+    # nothing is asked of an index that the user switched off
     no_index = values.get("no-index", "").lower() in ("1", "true", "yes", "on")
-    indexes = [values.get("index-url", DEFAULT_INDEX), *values.get("extra-index-url", "").split()]
+    first = values.get("index-url") or ("" if no_index else _default_index(folder))
+    indexes = [*first.split(), *values.get("extra-index-url", "").split()]
     return PipConfig(
         indexes=() if no_index else tuple(indexes),
         links=tuple(values.get("find-links", "").split()),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mbpm.__main__ import run
 from registry_index.publish import publish_base
 from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
 from tests.support.cli import Cli
@@ -73,6 +76,20 @@ def test_a_second_run_goes_on_and_other_settings_need_restart(ready: Cli, tmp_pa
     assert other.code == 2
     assert "--restart" in other.err
     ready.ok(*train, "--seed", 5, "--restart")
+
+
+def test_a_terminal_sees_a_bar(ready: Cli, tmp_path: Path) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    words = ["--home", ready.home, "train", "--domain", "legal", "--data", DATA]
+    seen = Terminal()
+    with contextlib.redirect_stderr(seen), contextlib.redirect_stdout(io.StringIO()):
+        code = run([str(w) for w in (*words, "--output", tmp_path / "p", *QUICK)])
+    assert code == 0, seen.getvalue()
+    assert "tok/s" in seen.getvalue()
+    assert "epoch 2: held-out loss" in seen.getvalue()
 
 
 def test_bad_data_names_file_line_and_what_was_expected(ready: Cli, tmp_path: Path) -> None:
