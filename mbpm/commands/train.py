@@ -262,7 +262,7 @@ class _Progress(AbstractContextManager["_Progress"]):
         if report.held_out is not None:
             text = f"epoch {report.epoch}: held-out loss {report.held_out:.4f}"
             if self.bar is not None:
-                self.bar.console.print(text)
+                self.bar.console.print(text, highlight=False, markup=False)
             else:
                 self.out.note(text)
 
