@@ -56,6 +56,25 @@ class Contract(BaseModel):
         except (TypeError, ValueError, RecursionError):
             raise IntegrityError(f"{where}: holds a value JSON cannot express") from None
 
+    @classmethod
+    def read_toml(cls: type[T], file: Path) -> T:
+        """Read a TOML file of at most MAX_DOCUMENT_BYTES.
+
+        Raises:
+            IntegrityError: it is too large, not UTF-8, not TOML, or not what is expected.
+        """
+        import tomli
+
+        if file.stat().st_size > MAX_DOCUMENT_BYTES:
+            raise IntegrityError(f"{file}: is larger than {MAX_DOCUMENT_BYTES:,} bytes")
+        try:
+            value = tomli.loads(file.read_bytes().decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise IntegrityError(f"{file}: is not UTF-8 (byte {error.start})") from None
+        except (tomli.TOMLDecodeError, RecursionError) as error:
+            raise IntegrityError(f"{file}: is not TOML ({error})") from None
+        return cls.from_object(value, str(file))
+
     def canonical(self) -> bytes:
         """This record as canonical JSON: sorted keys, no spaces, UTF-8, one trailing newline."""
         return canonical_json(self.model_dump(mode="json", exclude_none=True, by_alias=True))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tomli
 from pydantic import Field
 
-from specs.errors import IntegrityError, NotFoundError
+from specs.errors import NotFoundError
 from specs.manifest import PackDescription
-from specs.model import MAX_DOCUMENT_BYTES, Contract
+from specs.model import Contract
 
 PACK_TOML = "pack.toml"
 
@@ -42,12 +41,4 @@ def read_pack_toml(folder: Path) -> PackToml:
             f"{folder} is not a pack folder: it has no {PACK_TOML}",
             hint="make one with `mbpm train --domain NAME --data FILE`",
         )
-    if file.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise IntegrityError(f"{file}: is larger than {MAX_DOCUMENT_BYTES:,} bytes")
-    try:
-        value = tomli.loads(file.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{file}: is not UTF-8 (byte {error.start})") from None
-    except (tomli.TOMLDecodeError, RecursionError) as error:
-        raise IntegrityError(f"{file}: is not TOML ({error})") from None
-    return PackToml.from_object(value, str(file))
+    return PackToml.read_toml(file)

@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Annotated
 
-import tomli
 from pydantic import Field
 
 from runtime.gguf_file import fingerprint, model_config, open_gguf
@@ -50,7 +49,7 @@ def read_description(name: str) -> BaseDescription:
     if not file.is_file():
         known = ", ".join(sorted(f.stem for f in FOLDER.glob("*.toml")))
         raise NotFoundError(f"no description of base `{name}` (there are {known})")
-    return BaseDescription.from_object(tomli.loads(file.read_text("utf-8")), str(file))
+    return BaseDescription.read_toml(file)
 
 
 def make_base(description: BaseDescription, weights: Path, output: Path) -> BaseCard:

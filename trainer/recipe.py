@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tomli
 from pydantic import Field, model_validator
 
 from specs.blobs import Blob, WheelMember, WheelSource
 from specs.described import Described
-from specs.errors import IntegrityError, NotFoundError
+from specs.errors import NotFoundError
 from specs.manifest import DataSource
-from specs.model import MAX_DOCUMENT_BYTES, Contract
+from specs.model import Contract
 from specs.names import Name, Sha256
 from trainer.config import TrainingConfig
 from trainer.data.converters import hpo, medmcqa
@@ -146,15 +145,7 @@ def load_recipe(name: str) -> Recipe:
             f"no recipe `{name}`: neither a file nor one of "
             + ", ".join(f"`{known}`" for known in recipe_names())
         )
-    if file.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise IntegrityError(f"{file}: is larger than {MAX_DOCUMENT_BYTES:,} bytes")
-    try:
-        value = tomli.loads(file.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{file}: is not UTF-8 (byte {error.start})") from None
-    except (tomli.TOMLDecodeError, RecursionError) as error:
-        raise IntegrityError(f"{file}: is not TOML ({error})") from None
-    return Recipe.from_object(value, str(file))
+    return Recipe.read_toml(file)
 
 
 def recipe_data(recipe: Recipe, fetch: Fetch) -> Split:
