@@ -12,6 +12,7 @@ import numpy as np
 
 from runtime.chat_format import ChatFormat
 from runtime.engine import F32, Engine
+from runtime.prefix import common_prefix
 
 FREQUENT = 300.0
 """Tokens with an id far below this count little: byte-pair ids are ranks of frequency, so
@@ -54,11 +55,7 @@ def features(engine: Engine, chat_format: ChatFormat, prompts: Iterable[str], la
         start, end = prompt.last_message
         if end + 1 > cache.capacity:
             cache, held = engine.new_cache(end + 1), []
-        same = next(
-            (i for i, (a, b) in enumerate(zip(held, prompt.tokens, strict=False)) if a != b),
-            min(len(held), start),
-        )
-        same = min(same, start)
+        same = common_prefix(held, prompt.tokens, start)
         cache.truncate(same)
         held = prompt.tokens[: end + 1]
         hidden = engine.forward(cache, held[same:], logits="none", hidden_layer=layer).hidden

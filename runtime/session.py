@@ -19,6 +19,7 @@ import numpy as np
 from runtime.chat_format import ChatFormat, Message, Prompt
 from runtime.engine import F32, ActiveAdapter, Cache, Engine
 from runtime.features import pool
+from runtime.prefix import common_prefix
 from runtime.router import Decision, Router
 from runtime.sampling import Sampling, choose
 from runtime.tokenizer import Tokenizer
@@ -92,8 +93,7 @@ class _Track:
 
     def keep(self, tokens: Sequence[int], most: int) -> int:
         """Truncate to what can serve a prompt of `tokens`, at most `most`; return its length."""
-        known = min(self.clean, self.cache.length, len(tokens), most)
-        same = next((i for i in range(known) if self.tokens[i] != tokens[i]), known)
+        same = common_prefix(self.tokens, tokens, min(self.clean, self.cache.length, most))
         self.cache.truncate(same)
         del self.tokens[same:]
         self.clean = same

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from runtime.chat_format import ChatFormat
 from runtime.engine import ActiveAdapter, Engine
 from runtime.logprobs import log_softmax
+from runtime.prefix import common_prefix
 from specs.evals import Metric
 from trainer.batches import Row, encode, encode_all
 from trainer.config import TrainingConfig
@@ -83,8 +84,7 @@ def _shared(last: Row, row: Row) -> int:
     most = min(last.answer, row.answer) - 1
     if last.start != row.start:
         most = min(most, last.start, row.start)
-    pairs = zip(last.tokens[:most], row.tokens[:most], strict=True)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), most)
+    return common_prefix(last.tokens, row.tokens, most)
 
 
 def perplexity(rows: Sequence[Row], base: Scores, pack: Scores, seed: int) -> Metric:
