@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from specs.base_card import BaseCard
 from specs.blobs import Blob
-from specs.generation import Plan, PlannedBase, PlannedPack
+from specs.generation import Action, Plan, PlannedBase, PlannedPack
 from specs.index_line import IndexLine
 from specs.manifest import ADAPTER_FILE, Manifest
+from specs.versions import Version
 
 if TYPE_CHECKING:
     from mbpm.output import Output
@@ -20,8 +21,14 @@ def plan_pack(
 ) -> PlannedPack:
     """A pack to install; `present` tells which blobs need not be fetched."""
     missing = sum(b.size for b in manifest.blobs if not present(b))
+    action: Action = "install"
+    if old is not None and old == manifest.version:
+        action = "repair"
+    elif old is not None:
+        action = "upgrade" if Version(old) < Version(manifest.version) else "downgrade"
     return PlannedPack(
         name=manifest.name,
+        action=action,
         old=old,
         new=manifest.version,
         line=line,
@@ -53,7 +60,10 @@ def plan_removal(
         bases: Name and bytes that become free.
     """
     return Plan(
-        packs=tuple(PlannedPack(name=n, old=v, new=None, disk_bytes=-size) for n, v, size in packs),
+        packs=tuple(
+            PlannedPack(name=n, action="remove", old=v, new=None, disk_bytes=-size)
+            for n, v, size in packs
+        ),
         bases=tuple(PlannedBase(name=n, action="remove", disk_bytes=-size) for n, size in bases),
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from specs.model import Contract
-from specs.names import Name
+from specs.names import Name, Requirable
 from specs.versions import RequirementText, VersionText
 
 
@@ -20,12 +20,20 @@ class Described(Contract):
     description: Annotated[str, Field(min_length=1, max_length=2000)]
     license: Annotated[str, Field(min_length=1, max_length=200)]
     """An SPDX licence expression."""
+    notes: Annotated[str, Field(max_length=2000)] = ""
+    """What is new in this version, in plain text; `mbpm changelog` shows it."""
 
 
 class Relations(Contract):
-    """Names mapped to version requirements, with apt's meaning of the four fields."""
+    """Names mapped to version requirements, with apt's meaning of the fields."""
 
-    requires: dict[Name, RequirementText] = {}
+    requires: dict[Requirable, RequirementText] = {}
+    """Packs, or what a machine must have: `__ram` and `__vram` in GiB, `__cc` for the compute
+    capability of a CUDA device."""
     recommends: dict[Name, RequirementText] = {}
     conflicts: dict[Name, RequirementText] = {}
     provides: tuple[Name, ...] = ()
+    replaces: dict[Name, RequirementText] = {}
+    """Packs that this one takes the place of: it provides their names and conflicts with them."""
+
+    _late: ClassVar[tuple[str, ...]] = ("notes", "replaces")

@@ -9,7 +9,7 @@ from pydantic import Field
 from specs.index_line import IndexLine
 from specs.model import Contract
 from specs.names import Name, Sha256
-from specs.versions import VersionText
+from specs.versions import RequirementText, VersionText
 
 
 class InstalledPack(Contract):
@@ -20,9 +20,14 @@ class InstalledPack(Contract):
     manifest: Sha256
     base: Name
     registry: str
-    """Where it came from: a registry's name or path, or `folder` / `archive` and its path."""
+    """Where it came from: `bundled`, a registry's address or path, or `folder`, `archive` or
+    `bundle` and a path. Upgrades come from the same place unless somebody says otherwise."""
     auto: bool = False
-    """Whether it came only as a dependency."""
+    """Whether it came only because something else needs it."""
+    held: bool = False
+    """Whether it must stay at this very version."""
+    pin: RequirementText | None = None
+    """The versions it may be changed to."""
 
 
 class InstalledBase(Contract):
@@ -31,7 +36,12 @@ class InstalledBase(Contract):
     name: Name
     fingerprint: Sha256
     card: Sha256
+    registry: str = "bundled"
+    """Where its card came from, as `InstalledPack.registry`."""
     auto: bool = False
+
+
+Cause = Literal["change", "undo", "redo", "rollback"]
 
 
 class Generation(Contract):
@@ -42,6 +52,9 @@ class Generation(Contract):
     created: str
     command: str
     """The command line that made it, for history."""
+    cause: Cause = "change"
+    restores: Annotated[int, Field(ge=0)] | None = None
+    """The generation whose content this one repeats; every cause but `change` has one."""
     packs: tuple[InstalledPack, ...] = ()
     bases: tuple[InstalledBase, ...] = ()
 
@@ -54,12 +67,22 @@ class Generation(Contract):
         return next((b for b in self.bases if b.name == name), None)
 
 
+Action = Literal["install", "upgrade", "downgrade", "replace", "remove", "repair", "mark"]
+
+
 class PlannedPack(Contract):
-    """One pack a plan installs, upgrades or removes."""
+    """One pack a plan changes."""
 
     name: Name
+    action: Action
     old: VersionText | None
     new: VersionText | None
+    registry: str = ""
+    """Where the new version comes from."""
+    auto: bool = False
+    """Whether it comes only because something else needs it."""
+    reason: str = ""
+    """Why, where the command line does not say it: `required by legal 1.2.0`."""
     line: IndexLine | None = None
     fetch_bytes: int = 0
     disk_bytes: int = 0
@@ -67,13 +90,29 @@ class PlannedPack(Contract):
 
 
 class PlannedBase(Contract):
-    """One base a plan installs or removes."""
+    """One base a plan installs, repairs or removes."""
 
     name: Name
-    action: Literal["install", "remove"]
+    action: Literal["install", "remove", "repair", "mark"]
     fetch_bytes: int = 0
     disk_bytes: int = 0
     memory_bytes: int = 0
+
+
+class KeptBack(Contract):
+    """An installed pack that stays as it is although a newer version exists."""
+
+    name: Name
+    version: VersionText
+    newest: VersionText
+    reason: str
+
+
+class LeftOut(Contract):
+    """A recommended pack that is not installed."""
+
+    name: Name
+    reason: str
 
 
 class Plan(Contract):
@@ -81,6 +120,10 @@ class Plan(Contract):
 
     packs: tuple[PlannedPack, ...] = ()
     bases: tuple[PlannedBase, ...] = ()
+    kept_back: tuple[KeptBack, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    resident_bytes: int = 0
+    """Memory that the largest base and all packs take afterwards."""
 
     @property
     def empty(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from specs.described import Described, Relations
 from specs.manifest import BaseRef
 from specs.model import Contract
 from specs.names import Name, Sha256
+
+UrlText = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2000)]
 
 
 class EvalSummary(Contract):
@@ -44,3 +46,7 @@ class RegistryConfig(Contract):
 
     format: Literal[1] = 1
     name: Name
+    mirrors: Annotated[tuple[UrlText, ...], Field(max_length=16)] = ()
+    """Addresses of trees that hold the same `blobs/`; what they send is checked like all else."""
+
+    _late: ClassVar[tuple[str, ...]] = ("mirrors",)

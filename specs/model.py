@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +23,10 @@ class Contract(BaseModel):
     """A frozen record with a schema; unknown keys are errors, types are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    _late: ClassVar[tuple[str, ...]] = ()
+    """Fields younger than the format: written only where they say something, so that documents
+    without them keep their digest, and stay readable to an older mbpm."""
 
     @classmethod
     def parse(cls: type[T], raw: bytes, where: str) -> T:
@@ -77,7 +81,11 @@ class Contract(BaseModel):
 
     def canonical(self) -> bytes:
         """This record as canonical JSON: sorted keys, no spaces, UTF-8, one trailing newline."""
-        return canonical_json(self.model_dump(mode="json", exclude_none=True, by_alias=True))
+        value = self.model_dump(mode="json", exclude_none=True, by_alias=True)
+        for name in self._late:
+            if not value.get(name):
+                value.pop(name, None)
+        return canonical_json(value)
 
     def digest(self) -> str:
         """SHA-256 of `canonical()`, in hexadecimal."""

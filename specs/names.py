@@ -47,7 +47,27 @@ def check_file_name(name: str) -> str:
     return name
 
 
+HARDWARE = ("__ram", "__vram", "__cc")
+"""Names that stand for what a machine has, conda's virtual packages (docs/formats/pack-toml.md)."""
+
+
+def check_requirable(name: str) -> str:
+    """Return `name` if a pack can require it: another pack, or one of `HARDWARE`.
+
+    Raises:
+        ValueError: with the rule, when it is neither.
+    """
+    if name.startswith("__"):
+        if name not in HARDWARE:
+            raise ValueError(
+                f"{name!r} is no property of a machine (expected {', '.join(HARDWARE)})"
+            )
+        return name
+    return check_name(name)
+
+
 Name = Annotated[str, AfterValidator(check_name)]
+Requirable = Annotated[str, AfterValidator(check_requirable)]
 FileName = Annotated[str, AfterValidator(check_file_name)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hexadecimal."""
