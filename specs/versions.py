@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import total_ordering
+from functools import cached_property, total_ordering
 from typing import Annotated
 
 import semver
@@ -57,16 +57,28 @@ class Version:
     def __str__(self) -> str:
         return self.text
 
+    @cached_property
+    def precedence(self) -> tuple[object, ...]:
+        """A key that sorts as SemVer 2.0.0, section 11, orders; made once, for resolving sorts
+        thousands of versions."""
+        if self.prerelease is None:
+            return (*self.parts, 1)
+        identifiers = tuple(
+            (0, int(part), "") if part.isdigit() else (1, 0, part)
+            for part in self.prerelease.split(".")
+        )
+        return (*self.parts, 0, identifiers)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Version):
             return NotImplemented
-        return bool(self._parsed == other._parsed)  # type: ignore[attr-defined]
+        return self.precedence == other.precedence
 
     def __lt__(self, other: Version) -> bool:
-        return bool(self._parsed < other._parsed)  # type: ignore[attr-defined]
+        return self.precedence < other.precedence
 
     def __hash__(self) -> int:
-        return hash((self.parts, self.prerelease))
+        return hash(self.precedence)
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ class _Comparator:
             return False
         return not (
             self.high is not None
-            and (v > self.high or (v == self.high and not self.high_inclusive))
+            and (self.high < v or (v == self.high and not self.high_inclusive))
         )
 
 
@@ -167,11 +179,14 @@ class Requirement:
         comparators = () if parts == ["*"] else tuple(_parse_comparator(p) for p in parts)
         object.__setattr__(self, "_comparators", comparators)
 
-    def admits(self, version: Version) -> bool:
-        """Whether `version` fits; a pre-release only where one of its own release is named."""
+    def admits(self, version: Version, *, prereleases: bool = False) -> bool:
+        """Whether `version` fits; a pre-release only where one of its own release is named, or
+        with `prereleases`."""
         comparators: tuple[_Comparator, ...] = self._comparators  # type: ignore[attr-defined]
-        if version.prerelease is not None and not any(
-            c.pre_base == version.parts for c in comparators
+        if (
+            not prereleases
+            and version.prerelease is not None
+            and not any(c.pre_base == version.parts for c in comparators)
         ):
             return False
         return all(c.admits(version) for c in comparators)

@@ -174,3 +174,11 @@ def test_a_list_is_the_conjunction_of_its_comparators(
     a, b = f">={text(low)}", f"<{text(high)}"
     both = Requirement(f"{a}, {b}").admits(Version(text(found)))
     assert both == (admits(a, text(found)) and admits(b, text(found)))
+
+
+def test_pre_releases_can_be_let_in() -> None:
+    for requirement in ("1", ">=1", "*", "~1.2"):
+        version = Version("1.2.3-rc.1")
+        assert not Requirement(requirement).admits(version)
+        assert Requirement(requirement).admits(version, prereleases=True)
+    assert not Requirement("1").admits(Version("2.0.0-rc.1"), prereleases=True)
