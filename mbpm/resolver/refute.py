@@ -1,0 +1,305 @@
+"""Proving that no choice of packs meets what is wanted, by steps that can be told.
+
+What can be chosen for two names is compared again and again, and an option falls when nothing that
+is left for the other name goes with it (arc consistency, AC-3: Mackworth 1977). Where that is not
+enough, options are tried one by one. Each fall keeps its reasons, so that from the name that ends
+up with nothing only the falls that matter are told. Should a choice turn up after all, it is
+returned.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mbpm.resolver.options import Clash, Option, Options, unversioned
+from mbpm.resolver.wants import Want, allows
+from specs.errors import ResolutionError
+
+MAX_NAMES = 500
+"""Names that are looked at; what lies farther from the wants counts as unlimited."""
+MAX_COMPARISONS = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Fall:
+    """Why an option cannot be chosen."""
+
+    number: int
+    option: Option
+    why: Literal["want", "excluded", "prerelease", "clash", "assumed", "case"]
+    want: Want | None = None
+    by: str = ""
+    """For a clash: the name nothing of which goes with the option."""
+    left: tuple[Option, ...] = ()
+    """What was left for that name."""
+    because: tuple[Fall, ...] = ()
+    """The falls this one rests on."""
+    inner: tuple[Fall, ...] = ()
+    """For a case: what follows from choosing the option."""
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """A proof that nothing fits."""
+
+    wants: tuple[Want, ...]
+    """As few of the wants as already cannot be met together."""
+    name: str
+    """The name nothing is left for."""
+    falls: tuple[Fall, ...]
+    """The falls that matter, in the order they were found."""
+    domains: dict[str, tuple[Option, ...]]
+    """Everything that was considered for each name."""
+
+
+def refute(options: Options, wants: Sequence[Want]) -> Refutation | dict[str, Option]:
+    """Why the wants cannot be met, or an option for every name if they can.
+
+    Raises:
+        ResolutionError: neither was found within the bounds.
+    """
+    found = _Refuter(options, wants).run()
+    if not isinstance(found, Refutation):
+        return found
+    core = list(found.wants)
+    for want in found.wants:
+        fewer = [w for w in core if w is not want]
+        again = _Refuter(options, fewer).run()
+        if isinstance(again, Refutation):
+            found, core = again, [w for w in fewer if w in again.wants]
+    return found
+
+
+class _Refuter:
+    def __init__(self, options: Options, wants: Sequence[Want]) -> None:
+        self._options = options
+        self._wants = wants
+        self._domains: dict[str, tuple[Option, ...]] = {}
+        self._beside: dict[str, dict[str, None]] = {}
+        self._fallen: dict[Option, Fall] = {}
+        self._trail: list[Option] = []
+        self._clashes: dict[tuple[Option, Option], Clash | None] = {}
+        self._comparisons = 0
+        self._falls = 0
+        self._open = False
+
+    def run(self) -> Refutation | dict[str, Option]:
+        """A proof, or an option for every name."""
+        self._expand()
+        self._connect()
+        empty = self._solve(self._domains)
+        if empty is not None:
+            falls = self._relevant(f for o in self._domains[empty] for f in (self._fallen[o],))
+            wants = {f.want: None for f in falls if f.want is not None}
+            return Refutation(tuple(wants), empty, tuple(falls), self._domains)
+        if self._open:
+            raise _given_up()
+        return {name: self._left(name)[0] for name in self._domains}
+
+    def _left(self, name: str) -> list[Option]:
+        return [o for o in self._domains[name] if o not in self._fallen]
+
+    # what can be chosen at all
+
+    def _expand(self) -> None:
+        """Collect the names that the wants lead to, and what can be chosen for each."""
+        queue = deque(dict.fromkeys(w.key for w in self._wants))
+        while queue:
+            name = queue.popleft()
+            if name in self._domains:
+                continue
+            if len(self._domains) >= MAX_NAMES:
+                self._open = True
+                return
+            self._domains[name] = self._domain(name)
+            for option in self._domains[name]:
+                self._judge(option)
+            for option in self._left(name):
+                queue += [option.via] if option.via else [n for n, _ in option.requires]
+
+    def _domain(self, name: str) -> tuple[Option, ...]:
+        options = self._options
+        ranked = options.ranked(name)
+        excluded = [o for o in options.packs(name) if o.excluded]
+        return (*ranked, *excluded, options.absent(name))
+
+    def _judge(self, option: Option) -> None:
+        """Let an option fall that is out of the question by itself."""
+        wants = [w for w in self._wants if w.key == option.name]
+        for want in wants:
+            if not allows(want, option, self._options):
+                self._fall(option, "want", want=want)
+                return
+        if option.excluded is not None:
+            self._fall(option, "excluded")
+        elif not self._options.opted_in(option) and not self._named(option, wants):
+            self._fall(option, "prerelease")
+
+    def _named(self, option: Option, wants: Iterable[Want]) -> bool:
+        """Whether a requirement could let a pre-release in."""
+        return not any(w.kind == "keep" for w in wants) or any(
+            name == option.name and wanted.admits(option.version)
+            for domain in self._domains.values()
+            for other in domain
+            for name, wanted in other.requires
+        )
+
+    def _connect(self) -> None:
+        """Note which names say anything about each other."""
+        standing: dict[str, list[str]] = {}
+        bases: dict[str, dict[str, set[str]]] = {}
+        for name, domain in self._domains.items():
+            for option in domain:
+                for other in option.stands_for:
+                    standing.setdefault(other, []).append(name)
+                if option.candidate is not None:
+                    prints = bases.setdefault(self._options.base_name(option), {})
+                    prints.setdefault(option.candidate.line.base.fingerprint, set()).add(name)
+        for name, domain in self._domains.items():
+            self._beside.setdefault(name, {})
+            for option in domain:
+                if option.via is not None:
+                    self._link(name, option.via)
+                for other, _ in option.requires:
+                    self._link(name, other)
+                for other, wanted in option.refuses:
+                    self._link(name, other)
+                    for rival in standing.get(other, ()) if unversioned(wanted) else ():
+                        self._link(name, rival)
+        for prints in bases.values():
+            if len(prints) > 1:
+                users = sorted(set().union(*prints.values()))
+                for one in users:
+                    for other in users:
+                        self._link(one, other)
+
+    def _link(self, one: str, other: str) -> None:
+        if one != other and one in self._domains and other in self._domains:
+            self._beside.setdefault(one, {})[other] = None
+            self._beside.setdefault(other, {})[one] = None
+
+    # what follows
+
+    def _fall(
+        self,
+        option: Option,
+        why: Literal["want", "excluded", "prerelease", "clash", "assumed", "case"],
+        *,
+        want: Want | None = None,
+        by: str = "",
+        left: tuple[Option, ...] = (),
+        because: tuple[Fall, ...] = (),
+        inner: tuple[Fall, ...] = (),
+    ) -> None:
+        self._falls += 1
+        fall = Fall(self._falls, option, why, want, by, left, because, inner)
+        self._fallen[option] = fall
+        self._trail.append(option)
+
+    def _clash(self, a: Option, b: Option) -> Clash | None:
+        self._comparisons += 1
+        if self._comparisons > MAX_COMPARISONS:
+            raise _given_up()
+        if (a, b) not in self._clashes:
+            self._clashes[a, b] = self._options.clash(a, b)
+        return self._clashes[a, b]
+
+    def _propagate(self, changed: Iterable[str]) -> str | None:
+        """Let options fall until those left go with each other in pairs; the name that ends up
+        with nothing, if one does."""
+        queue = deque(changed)
+        waiting = set(queue)
+        while queue:
+            name = queue.popleft()
+            waiting.discard(name)
+            left = self._left(name)
+            if not left:
+                return name
+            for other in self._beside[name]:
+                if self._revise(other, name, left):
+                    if not self._left(other):
+                        return other
+                    if other not in waiting:
+                        queue.append(other)
+                        waiting.add(other)
+        return None
+
+    def _revise(self, name: str, by: str, left: Sequence[Option]) -> bool:
+        """Let options of `name` fall that nothing left for `by` goes with."""
+        changed = False
+        for option in self._left(name):
+            if all(self._clash(option, o) for o in left):
+                because = tuple(
+                    fall
+                    for o in self._domains[by]
+                    if (fall := self._fallen.get(o)) and not self._clash(option, o)
+                )
+                self._fall(option, "clash", by=by, left=tuple(left), because=because)
+                changed = True
+        return changed
+
+    def _solve(self, changed: Iterable[str]) -> str | None:
+        """Decide every name; the name that ends up with nothing, if that cannot be."""
+        while True:
+            empty = self._propagate(changed)
+            if empty is not None:
+                return empty
+            name = self._undecided()
+            if name is None:
+                return None
+            option = self._order(name)[0]
+            mark = len(self._trail)
+            for other in self._left(name):
+                if other is not option:
+                    self._fall(other, "assumed")
+            empty = self._solve([name])
+            if empty is None:
+                return None
+            relevant = self._relevant(self._fallen[o] for o in self._domains[empty])
+            inner = [f for f in relevant if self._since(f, mark) and f.why != "assumed"]
+            outer = [f for f in relevant if not self._since(f, mark)]
+            while len(self._trail) > mark:
+                del self._fallen[self._trail.pop()]
+            self._fall(option, "case", because=tuple(outer), inner=tuple(inner))
+            changed = [name]
+
+    def _since(self, fall: Fall, mark: int) -> bool:
+        start = self._trail[mark] if mark < len(self._trail) else None
+        return start is not None and fall.number >= self._fallen[start].number
+
+    def _undecided(self) -> str | None:
+        """A name with several options left, those first that must be installed."""
+        best: tuple[bool, int] | None = None
+        found = None
+        for name, domain in self._domains.items():
+            left = sum(o not in self._fallen for o in domain)
+            if left > 1:
+                optional = self._options.absent(name) not in self._fallen
+                if best is None or (optional, left) < best:
+                    best, found = (optional, left), name
+        return found
+
+    def _order(self, name: str) -> list[Option]:
+        absent = self._options.absent(name)
+        return sorted(self._left(name), key=lambda o: o is not absent)
+
+    def _relevant(self, falls: Iterable[Fall]) -> list[Fall]:
+        """The falls, and those they rest on."""
+        found: dict[Fall, None] = {}
+        queue = list(falls)
+        while queue:
+            fall = queue.pop()
+            if fall not in found:
+                found[fall] = None
+                queue += fall.because
+        return sorted(found, key=lambda f: f.number)
+
+
+def _given_up() -> ResolutionError:
+    return ResolutionError(
+        "gave up looking for versions that go together: there are too many possibilities",
+        hint="ask for exact versions, as `NAME@=1.2.0`",
+    )

@@ -1,0 +1,180 @@
+"""Finding a choice with resolvelib (`resolvelib.AbstractProvider` describes the methods).
+
+A key is the name of a pack, or of a base that several fingerprints share. Its candidates are
+options, and choosing one makes further demands: on what the pack requires, on what it conflicts
+with, and on the names it provides. A name that is only refused or provided stands for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep
+from resolvelib import Resolver as _Resolver
+
+from mbpm.resolver.options import Option, Options, unversioned
+from mbpm.resolver.wants import Want, allows
+
+if TYPE_CHECKING:
+    from resolvelib.structs import RequirementInformation
+
+MAX_ROUNDS = 2000
+"""Choices, wrong ones too. A request for thirty packs with conflicts takes some hundred."""
+
+
+def search(options: Options, wants: Sequence[Want]) -> dict[str, Option] | None:
+    """Choose an option for every name that the wants lead to.
+
+    Returns:
+        Name -> a version, for the packs that the wants need; None where no choice was found, which
+        does not yet mean that there is none.
+    """
+    resolver: _Resolver[Want, Option, str] = _Resolver(_Provider(options), BaseReporter())
+    try:
+        found = resolver.resolve(wants, max_rounds=MAX_ROUNDS)
+    except (ResolutionImpossible, ResolutionTooDeep):
+        return None
+    return reached(wants, found.mapping)
+
+
+def reached(wants: Iterable[Want], mapping: Mapping[str, Option]) -> dict[str, Option]:
+    """The packs among chosen options that the wants lead to."""
+    packs: dict[str, Option] = {}
+    seen = set()
+    queue = [w.key for w in wants]
+    while queue:
+        name = queue.pop()
+        option = mapping.get(name)
+        if name in seen or option is None:
+            continue
+        seen.add(name)
+        if option.via is not None:
+            queue.append(option.via)
+        elif option.candidate is not None:
+            packs[name] = option
+            queue += [n for n, _ in option.requires]
+    return packs
+
+
+class _Provider(AbstractProvider[Want, Option, str]):
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._wants: dict[Option, tuple[Want, ...]] = {}
+        self._bases: dict[str, Option] = {}
+        names = list(options.problem.bases.values())
+        self._shared_bases = {n for n in names if names.count(n) > 1}
+
+    def identify(self, requirement_or_candidate: Want | Option) -> str:
+        return requirement_or_candidate.key
+
+    def get_preference(
+        self,
+        identifier: str,
+        resolutions: Mapping[str, Option],
+        candidates: Mapping[str, Iterator[Option]],
+        information: Mapping[str, Iterator[RequirementInformation[Want, Option]]],
+        backtrack_causes: Sequence[RequirementInformation[Want, Option]],
+    ) -> Any:
+        problem = self._options.problem
+        if not any(i.requirement.positive for i in information[identifier]):
+            return 5
+        if identifier in self._options.asked:
+            return 0
+        if any(
+            identifier in (i.requirement.key, i.parent and i.parent.name) for i in backtrack_causes
+        ):
+            return 1
+        record = problem.installed.get(identifier)
+        if record is None:
+            return 4
+        return 3 if record.auto else 2
+
+    def find_matches(
+        self,
+        identifier: str,
+        requirements: Mapping[str, Iterator[Want]],
+        incompatibilities: Mapping[str, Iterator[Option]],
+    ) -> Callable[[], Iterator[Option]]:
+        wants = list(requirements[identifier])
+        wrong = set(incompatibilities[identifier])
+        if not self._together(wants):
+            return lambda: iter(())
+        if wants[0].kind == "base":
+            token = self._bases.setdefault(identifier, Option(identifier))
+            return lambda: iter(() if token in wrong else (token,))
+        return lambda: self._matches(identifier, wants, wrong)
+
+    def _matches(self, name: str, wants: Sequence[Want], wrong: set[Option]) -> Iterator[Option]:
+        options = self._options
+        named = any(w.kind in ("ask", "need") for w in wants)
+        for option in self._candidates(name, wants):
+            if (
+                option not in wrong
+                and (named or options.opted_in(option))
+                and all(allows(w, option, options) for w in wants)
+            ):
+                yield option
+
+    def _candidates(self, name: str, wants: Sequence[Want]) -> Iterator[Option]:
+        options = self._options
+        positive = [w for w in wants if w.positive]
+        if not positive:
+            yield options.absent(name)
+            return
+        own = options.own(name) if options.stays_first(name) else None
+        if own is not None:
+            # before anything is looked up
+            yield own
+        yield from (
+            o for o in options.ranked(name, stand_ins=self._open(name, positive)) if o is not own
+        )
+        yield options.absent(name)
+
+    def _open(self, name: str, wants: Sequence[Want]) -> bool:
+        """Whether a pack of another name could meet the wants."""
+        if any(w.kind == "keep" for w in wants) and not self._options.supplanted(name):
+            return False
+        return all(w.kind == "keep" or (w.kind == "need" and unversioned(w.wanted)) for w in wants)
+
+    def _together(self, wants: Sequence[Want]) -> bool:
+        """Whether demands on one name do not exclude each other by themselves."""
+        by = [(w.by, w) for w in wants if w.by is not None]
+        exact = self._options.problem.exact
+        if wants[0].kind == "base":
+            new = {w.digest for b, w in by if not b.installed or exact}
+            old = {w.digest for b, w in by if b.installed}
+            return len(new) < 2 and (not new or old <= new)
+        provided = [b for b, w in by if w.kind == "provided"]
+        if not provided:
+            return True
+        return not any(
+            p is not b and (exact or not (p.installed and b.installed))
+            for b, w in by
+            if w.kind == "refuse" and unversioned(w.wanted)
+            for p in provided
+        )
+
+    def is_satisfied_by(self, requirement: Want, candidate: Option) -> bool:
+        return allows(requirement, candidate, self._options)
+
+    def get_dependencies(self, candidate: Option) -> Iterable[Want]:
+        if candidate not in self._wants:
+            self._wants[candidate] = tuple(self._consequences(candidate))
+        return self._wants[candidate]
+
+    def _consequences(self, option: Option) -> Iterator[Want]:
+        if option.via is not None:
+            yield Want(option.via, "stand", by=option)
+        if option.candidate is None:
+            return
+        for name, wanted in option.requires:
+            yield Want(name, "need", wanted, by=option)
+        for name, wanted in option.refuses:
+            yield Want(name, "refuse", wanted, by=option)
+        for name in option.stands_for:
+            yield Want(name, "provided", by=option)
+        base = self._options.base_name(option)
+        if base in self._shared_bases:
+            fingerprint = option.candidate.line.base.fingerprint
+            yield Want(f"base {base}", "base", by=option, digest=fingerprint)
