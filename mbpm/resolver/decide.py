@@ -143,7 +143,7 @@ def _add_recommended(options: Options, found: dict[str, Option]) -> dict[str, st
     while True:
         soft = [w for w in _recommended(options, found) if (w.key, w.wanted.text) not in tried]
         if not soft:
-            return left_out
+            return {n: reason for n, reason in left_out.items() if n not in found}
         tried |= {(w.key, w.wanted.text) for w in soft}
         if _add(options, found, soft) is None:
             continue

@@ -117,6 +117,8 @@ class Shelf:
         self._candidates: dict[str, tuple[Candidate, ...]] = {}
         self._stand_ins: dict[str, tuple[str, ...]] = {}
         self.missing: dict[str, NotFoundError] = {}
+        self.comparisons = 0
+        """Pairs of options that were compared in proofs."""
 
     def candidates(self, name: str) -> tuple[Candidate, ...]:
         """Every version on offer; none where nobody knows the name."""
@@ -269,16 +271,19 @@ class Options:
         return None
 
     def opted_in(self, option: Option) -> bool:
-        """Whether a version can be chosen where no requirement names one: pre-releases cannot."""
-        problem = self.problem
+        """Whether a version can be chosen where nothing says which: a pre-release only where the
+        person named it."""
+        problem, name = self.problem, option.name
         if option.candidate is None or option.installed or problem.prereleases:
             return True
         if option.version.prerelease is None:
             return True
-        record = problem.installed.get(option.name)
-        if record is not None and record.pin is not None and record.pin.admits(option.version):
+        if name in self._pinned or problem.locked.get(name) == option.candidate.line.manifest:
             return True
-        return problem.locked.get(option.name) == option.candidate.line.manifest
+        named = [r.requirement for r in problem.requests if r.name == name]
+        if name in problem.installed:
+            named.append(problem.installed[name].pin)
+        return any(r is not None and r.admits(option.version) for r in named)
 
     def absent(self, name: str) -> Option:
         """Not having it."""
@@ -366,7 +371,9 @@ class Options:
 
     def _against(self, a: Option, b: Option) -> Clash | None:
         if a.via is not None:
-            return Clash("stands", a) if a.via == b.name and not self.can_stand(a, b) else None
+            if a.via != b.name or (self.can_stand(a, b) and self.opted_in(b)):
+                return None
+            return Clash("stands", a)
         for name, wanted in a.requires:
             if name == b.name and not self.satisfies(b, wanted):
                 return Clash("requires", a, name, wanted)

@@ -21,6 +21,7 @@ from specs.errors import ResolutionError
 MAX_NAMES = 500
 """Names that are looked at; what lies farther from the wants counts as unlimited."""
 MAX_COMPARISONS = 2_000_000
+"""Pairs of options, over all proofs for one problem."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Fall:
 
     number: int
     option: Option
-    why: Literal["want", "excluded", "prerelease", "clash", "assumed", "case"]
+    why: Literal["want", "excluded", "clash", "assumed", "case"]
     want: Want | None = None
     by: str = ""
     """For a clash: the name nothing of which goes with the option."""
@@ -82,7 +83,6 @@ class _Refuter:
         self._fallen: dict[Option, Fall] = {}
         self._trail: list[Option] = []
         self._clashes: dict[tuple[Option, Option], Clash | None] = {}
-        self._comparisons = 0
         self._falls = 0
         self._open = False
 
@@ -128,24 +128,12 @@ class _Refuter:
 
     def _judge(self, option: Option) -> None:
         """Let an option fall that is out of the question by itself."""
-        wants = [w for w in self._wants if w.key == option.name]
-        for want in wants:
-            if not allows(want, option, self._options):
+        for want in self._wants:
+            if want.key == option.name and not allows(want, option, self._options):
                 self._fall(option, "want", want=want)
                 return
         if option.excluded is not None:
             self._fall(option, "excluded")
-        elif not self._options.opted_in(option) and not self._named(option, wants):
-            self._fall(option, "prerelease")
-
-    def _named(self, option: Option, wants: Iterable[Want]) -> bool:
-        """Whether a requirement could let a pre-release in."""
-        return not any(w.kind == "keep" for w in wants) or any(
-            name == option.name and wanted.admits(option.version)
-            for domain in self._domains.values()
-            for other in domain
-            for name, wanted in other.requires
-        )
 
     def _connect(self) -> None:
         """Note which names say anything about each other."""
@@ -186,7 +174,7 @@ class _Refuter:
     def _fall(
         self,
         option: Option,
-        why: Literal["want", "excluded", "prerelease", "clash", "assumed", "case"],
+        why: Literal["want", "excluded", "clash", "assumed", "case"],
         *,
         want: Want | None = None,
         by: str = "",
@@ -200,8 +188,8 @@ class _Refuter:
         self._trail.append(option)
 
     def _clash(self, a: Option, b: Option) -> Clash | None:
-        self._comparisons += 1
-        if self._comparisons > MAX_COMPARISONS:
+        self._options.shelf.comparisons += 1
+        if self._options.shelf.comparisons > MAX_COMPARISONS:
             raise _given_up()
         if (a, b) not in self._clashes:
             self._clashes[a, b] = self._options.clash(a, b)

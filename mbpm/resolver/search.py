@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep
-from resolvelib import Resolver as _Resolver
+from resolvelib.resolvers import Resolution
 
 from mbpm.resolver.options import Option, Options, unversioned
 from mbpm.resolver.wants import Want, allows
@@ -30,12 +30,14 @@ def search(options: Options, wants: Sequence[Want]) -> dict[str, Option] | None:
         Name -> a version, for the packs that the wants need; None where no choice was found, which
         does not yet mean that there is none.
     """
-    resolver: _Resolver[Want, Option, str] = _Resolver(_Provider(options), BaseReporter())
+    # not `Resolver`: to leave out what nothing leads to, it follows requirements upwards, and comes
+    # to no end in a circle that a changed choice has cut off (resolvelib 1.2.1, `_build_result`)
+    resolution: Resolution[Want, Option, str] = Resolution(_Provider(options), BaseReporter())
     try:
-        found = resolver.resolve(wants, max_rounds=MAX_ROUNDS)
+        state = resolution.resolve(wants, max_rounds=MAX_ROUNDS)
     except (ResolutionImpossible, ResolutionTooDeep):
         return None
-    return reached(wants, found.mapping)
+    return reached(wants, state.mapping)
 
 
 def reached(wants: Iterable[Want], mapping: Mapping[str, Option]) -> dict[str, Option]:
@@ -100,20 +102,15 @@ class _Provider(AbstractProvider[Want, Option, str]):
         wrong = set(incompatibilities[identifier])
         if not self._together(wants):
             return lambda: iter(())
-        if wants[0].kind == "base":
+        if wants and wants[0].kind == "base":
             token = self._bases.setdefault(identifier, Option(identifier))
             return lambda: iter(() if token in wrong else (token,))
         return lambda: self._matches(identifier, wants, wrong)
 
     def _matches(self, name: str, wants: Sequence[Want], wrong: set[Option]) -> Iterator[Option]:
         options = self._options
-        named = any(w.kind in ("ask", "need") for w in wants)
         for option in self._candidates(name, wants):
-            if (
-                option not in wrong
-                and (named or options.opted_in(option))
-                and all(allows(w, option, options) for w in wants)
-            ):
+            if option not in wrong and all(allows(w, option, options) for w in wants):
                 yield option
 
     def _candidates(self, name: str, wants: Sequence[Want]) -> Iterator[Option]:
@@ -141,7 +138,7 @@ class _Provider(AbstractProvider[Want, Option, str]):
         """Whether demands on one name do not exclude each other by themselves."""
         by = [(w.by, w) for w in wants if w.by is not None]
         exact = self._options.problem.exact
-        if wants[0].kind == "base":
+        if by and wants[0].kind == "base":
             new = {w.digest for b, w in by if not b.installed or exact}
             old = {w.digest for b, w in by if b.installed}
             return len(new) < 2 and (not new or old <= new)

@@ -1,10 +1,241 @@
-"""A proof in words."""
+"""A proof in words: who wants what, why versions fall, and what is left."""
 
 from __future__ import annotations
 
-from mbpm.resolver.options import Options
-from mbpm.resolver.refute import Refutation
+from collections.abc import Iterable, Iterator, Sequence
+
+from mbpm.resolver.options import ANY, Clash, Option, Options, unversioned
+from mbpm.resolver.refute import Fall, Refutation
+from mbpm.resolver.wants import Want
+from specs.versions import Requirement
+
+_PLURAL = {
+    "is": "are",
+    "was": "were",
+    "needs": "need",
+    "requires": "require",
+    "conflicts": "conflict",
+    "replaces": "replace",
+    "does": "do",
+}
+MOST = 6
+"""Versions that are listed one by one."""
+
+
+def message(options: Options, proof: Refutation) -> str:
+    """What cannot be, and the chain of reasons below it."""
+    story = _Story(options, proof)
+    lines = story.lines()
+    if len(lines) == 1:
+        return f"{_headline(proof)}: {lines[0]}"
+    together = len({w.key for w in proof.wants}) > 1
+    asked = next((w.key for w in proof.wants), proof.name)
+    end = "so these cannot be together" if together else f"so no version of `{asked}` is left"
+    return "\n  ".join([_headline(proof), *lines, end])
 
 
 def in_one_line(options: Options, proof: Refutation) -> str:
-    return f"nothing is left for {proof.name}"
+    """Why a pack that is recommended cannot be had beside what is chosen."""
+    return "; ".join(_Story(options, proof, settled=True).lines())
+
+
+def _headline(proof: Refutation) -> str:
+    asked = list(dict.fromkeys(f"`{w.key}`" for w in proof.wants if w.kind == "ask"))
+    gone = list(dict.fromkeys(f"`{w.key}`" for w in proof.wants if w.kind == "gone"))
+    kept = [str(_installed(proof, w.key)) for w in proof.wants if w.kind == "keep"]
+    beside = f" beside {listed(kept)}" if kept and asked else ""
+    if not asked and gone:
+        return f"{listed(gone)} cannot be removed"
+    if not asked:
+        return f"{listed(kept)} cannot stay as it is" if kept else "nothing fits"
+    without = f" without {listed(gone)}" if gone else ""
+    together = " together" if len(asked) > 1 and not beside and not without else ""
+    return f"{listed(asked)} cannot be installed{together}{beside}{without}"
+
+
+def _installed(proof: Refutation, name: str) -> Option:
+    return next(o for o in proof.domains[name] if o.installed)
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def span(chosen: Iterable[Option], of: Iterable[Option]) -> str:
+    """Versions in words: one by one where they are few, as a range where none lies between."""
+    every = sorted({o.version for o in of})
+    versions = sorted({o.version for o in chosen})
+    first, last = every.index(versions[0]), every.index(versions[-1])
+    if len(versions) > 2 and last - first == len(versions) - 1:
+        return f"{versions[0]} to {versions[-1]}"
+    texts = [str(v) for v in versions]
+    if len(texts) > MOST:
+        texts = [*texts[: MOST - 1], f"{len(texts) - MOST + 1} more"]
+    return listed(texts)
+
+
+class _Story:
+    def __init__(self, options: Options, proof: Refutation, *, settled: bool = False) -> None:
+        self._options = options
+        self._proof = proof
+        self._settled = settled
+        """Whether what is installed is what was chosen a moment ago."""
+        self._fallen: dict[Option, Fall] = {}
+
+    def lines(self) -> list[str]:
+        """The sentences, without those the headline has said."""
+        return list(dict.fromkeys(self._tell(self._proof.falls)))
+
+    def _tell(self, falls: Iterable[Fall]) -> Iterator[str]:
+        groups: dict[tuple[object, ...], list[Fall]] = {}
+        for fall in falls:
+            groups.setdefault(_group(fall), []).append(fall)
+            self._fallen.setdefault(fall.option, fall)
+        for group in groups.values():
+            first = group[0]
+            if first.want is not None:
+                yield from self._wanted(first.want, group)
+            elif first.why == "excluded":
+                yield from self._excluded(group)
+            elif first.why == "case":
+                inner = [s for s in self._tell(first.inner) if s]
+                yield f"with {first.option}: {'; '.join(inner)}"
+            elif first.why == "clash":
+                yield from self._clashing(group)
+
+    # who says what
+
+    def _packs(self, name: str) -> list[Option]:
+        return [o for o in self._proof.domains.get(name, ()) if o.candidate is not None]
+
+    def _say(self, name: str, speakers: Iterable[Option], what: str) -> str:
+        """`a 1.0.0 requires b`, `every version of a (1.0.0 to 1.4.0) requires b`."""
+        packs = self._packs(name)
+        said = [o for o in packs if o in set(speakers)]
+        if len(said) == 1:
+            return f"{said[0]} {what}"
+        if len(said) == len(packs):
+            return f"every version of `{name}` ({span(said, packs)}) {what}"
+        others = [self._fallen.get(o) for o in packs if o not in said]
+        asked = all(f is not None and f.want is not None and f.want.kind == "ask" for f in others)
+        if asked:
+            return f"every version of `{name}` that you allow ({span(said, packs)}) {what}"
+        verb, _, rest = what.partition(" ")
+        return f"{name} {span(said, packs)} {_PLURAL.get(verb, verb)} {rest}"
+
+    def _wanted(self, want: Want, group: Sequence[Fall]) -> Iterator[str]:
+        name = want.key
+        early = [f.option for f in group if _only_early(f.option, want.wanted)]
+        if want.kind == "ask" and (want.wanted is not ANY or want.digest):
+            text = f"you ask for `{name} {want.wanted}`"
+            if want.digest is not None:
+                text = f"you ask for {next(o for o in self._packs(name) if _is(o, want))}"
+            yield text + self._no_such(name, want.wanted)
+        elif want.kind == "need" and want.by is not None:
+            text = f"{want.by} recommends `{name} {want.wanted}`"
+            tail = self._no_such(name, want.wanted)
+            if tail or want.wanted.text != "*":
+                yield text + tail
+        if early:
+            yield self._say(name, early, "is a pre-release")
+
+    def _excluded(self, group: Sequence[Fall]) -> Iterator[str]:
+        reasons: dict[str, list[Option]] = {}
+        for fall in group:
+            assert fall.option.excluded is not None
+            reasons.setdefault(fall.option.excluded.what, []).append(fall.option)
+        for what, speakers in reasons.items():
+            name, excluded = speakers[0].name, speakers[0].excluded
+            if excluded is not None and excluded.kind in ("held", "pinned"):
+                own = self._options.own(name)
+                yield f"{own} is chosen" if self._settled else f"{name} {what}"
+            else:
+                yield self._say(name, speakers, what)
+
+    def _clashing(self, group: Sequence[Fall]) -> Iterator[str]:
+        """What makes options of one name fall beside what is left for another."""
+        said: dict[tuple[str, str], dict[Option, None]] = {}
+        for fall in group:
+            for other in fall.left:
+                clash = self._options.clash(fall.option, other)
+                if clash is not None:
+                    against = other if clash.by is fall.option else fall.option
+                    for speaker, what in self._phrase(clash, against):
+                        said.setdefault((speaker.name, what), {})[speaker] = None
+        for (name, what), speakers in said.items():
+            if next(iter(speakers)).via is not None:
+                yield what
+            else:
+                yield self._say(name, speakers, what)
+
+    def _phrase(self, clash: Clash, other: Option) -> Iterator[tuple[Option, str]]:
+        name = clash.name
+        wanted = f"`{name} {clash.wanted}`"
+        if clash.kind == "requires":
+            yield clash.by, f"requires {wanted}" + self._no_such(name, clash.wanted)
+        elif clash.kind == "base":
+            one, two = (self._base(o) for o in (clash.by, other))
+            only = "of which only one can be there"
+            yield clash.by, f"was made for {one} and {other} for {two}, {only}"
+        elif clash.kind == "stands":
+            assert clash.by.via is not None
+            if other.candidate is None:
+                yield clash.by, f"`{clash.by.name}` is only provided by {clash.by.via}"
+            else:
+                yield other, f"does not provide `{clash.by.name}`"
+        else:
+            verb = "replaces" if clash.kind == "replaces" else "conflicts with"
+            if name != other.name:
+                yield clash.by, f"{verb} `{name}`, which {other} provides"
+            elif len(self._packs(name)) == 1 or not unversioned(clash.wanted):
+                alone = len(self._met(name, clash.wanted)) == 1
+                yield clash.by, f"{verb} {other}" if alone else f"{verb} {wanted}"
+            else:
+                yield clash.by, f"{verb} `{name}`"
+
+    def _base(self, option: Option) -> str:
+        assert option.candidate is not None
+        fingerprint = option.candidate.line.base.fingerprint
+        return f"base {self._options.base_name(option)} ({fingerprint[:12]})"
+
+    def _met(self, name: str, wanted: Requirement) -> list[Option]:
+        return [o for o in self._packs(name) if wanted.admits(o.version, prereleases=True)]
+
+    def _no_such(self, name: str, wanted: Requirement) -> str:
+        """What to add where nothing at all is what somebody wants."""
+        packs = self._packs(name)
+        others = [o for o in self._proof.domains.get(name, ()) if o.via is not None]
+        if not packs and not others:
+            return f", and no registry has `{name}`"
+        if self._met(name, wanted) or (others and unversioned(wanted)):
+            early = [o for o in self._met(name, wanted) if not wanted.admits(o.version)]
+            if early and len(early) == len(self._met(name, wanted)) and not others:
+                are = "is a pre-release" if len(early) == 1 else "are pre-releases"
+                return f", and {name} {span(early, packs)} {are}"
+            return ""
+        if packs:
+            return f", and there is no such version (`{name}` has {span(packs, packs)})"
+        provided = listed([f"`{o.via}`" for o in others])
+        return f", and {provided}, which provides `{name}`, provides no version of it"
+
+
+def _group(fall: Fall) -> tuple[object, ...]:
+    if fall.want is not None:
+        return ("want", fall.want)
+    if fall.why == "excluded":
+        return ("excluded", fall.option.name)
+    if fall.why == "case":
+        return ("case", fall)
+    return (fall.why, fall.by, fall.option.name)
+
+
+def _is(option: Option, want: Want) -> bool:
+    return option.candidate is not None and option.candidate.line.manifest == want.digest
+
+
+def _only_early(option: Option, wanted: Requirement) -> bool:
+    """Whether a version would do if it were no pre-release."""
+    if option.candidate is None or option.version.prerelease is None:
+        return False
+    return wanted.admits(option.version, prereleases=True) and not wanted.admits(option.version)

@@ -47,13 +47,13 @@ def allows(want: Want, option: Option, options: Options) -> bool:
         return options.satisfies(option, want.wanted)
     if want.kind == "keep":
         if option.candidate is not None:
-            return True
+            return options.opted_in(option)
         return option.replacing is not None or (option.via is None and _may_go(want.key, options))
     if want.kind == "gone":
         return option.candidate is None
     if want.kind == "stand":
         assert want.by is not None
-        return options.can_stand(want.by, option)
+        return options.can_stand(want.by, option) and options.opted_in(option)
     if want.kind == "refuse":
         assert want.by is not None
         old = option.installed and want.by.installed and not options.problem.exact
@@ -68,8 +68,8 @@ def _asked(want: Want, option: Option, options: Options) -> bool:
     digest = option.candidate.line.manifest
     if want.digest is not None:
         return digest == want.digest
-    if want.wanted is ANY and (option.installed or options.problem.locked.get(want.key) == digest):
-        return True
+    if want.wanted is ANY:
+        return options.opted_in(option)
     return options.satisfies(option, want.wanted)
 
 
