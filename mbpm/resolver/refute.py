@@ -84,7 +84,6 @@ class _Refuter:
         self._trail: list[Option] = []
         self._clashes: dict[tuple[Option, Option], Clash | None] = {}
         self._falls = 0
-        self._open = False
 
     def run(self) -> Refutation | dict[str, Option]:
         """A proof, or an option for every name."""
@@ -95,9 +94,15 @@ class _Refuter:
             falls = self._relevant(f for o in self._domains[empty] for f in (self._fallen[o],))
             wants = {f.want: None for f in falls if f.want is not None}
             return Refutation(tuple(wants), empty, tuple(falls), self._domains)
-        if self._open:
+        found = {name: self._decided(name) for name in self._domains}
+        if any(n not in self._domains for o in found.values() for n, _ in o.requires):
             raise _given_up()
-        return {name: self._left(name)[0] for name in self._domains}
+        return found
+
+    def _decided(self, name: str) -> Option:
+        """What is left for a name once every name is decided that must be there."""
+        absent = self._options.absent(name)
+        return self._left(name)[0] if absent in self._fallen else absent
 
     def _left(self, name: str) -> list[Option]:
         return [o for o in self._domains[name] if o not in self._fallen]
@@ -112,7 +117,6 @@ class _Refuter:
             if name in self._domains:
                 continue
             if len(self._domains) >= MAX_NAMES:
-                self._open = True
                 return
             self._domains[name] = self._domain(name)
             for option in self._domains[name]:
@@ -238,7 +242,7 @@ class _Refuter:
             name = self._undecided()
             if name is None:
                 return None
-            option = self._order(name)[0]
+            option = self._left(name)[0]
             mark = len(self._trail)
             for other in self._left(name):
                 if other is not option:
@@ -259,20 +263,15 @@ class _Refuter:
         return start is not None and fall.number >= self._fallen[start].number
 
     def _undecided(self) -> str | None:
-        """A name with several options left, those first that must be installed."""
-        best: tuple[bool, int] | None = None
-        found = None
+        """The name with the fewest options of those that must be there. What need not be there can
+        be left out, as nothing that must be there needs it."""
+        found, least = None, 0
         for name, domain in self._domains.items():
-            left = sum(o not in self._fallen for o in domain)
-            if left > 1:
-                optional = self._options.absent(name) not in self._fallen
-                if best is None or (optional, left) < best:
-                    best, found = (optional, left), name
+            if self._options.absent(name) in self._fallen:
+                left = sum(o not in self._fallen for o in domain)
+                if left > 1 and (found is None or left < least):
+                    found, least = name, left
         return found
-
-    def _order(self, name: str) -> list[Option]:
-        absent = self._options.absent(name)
-        return sorted(self._left(name), key=lambda o: o is not absent)
 
     def _relevant(self, falls: Iterable[Fall]) -> list[Fall]:
         """The falls, and those they rest on."""

@@ -7,7 +7,7 @@ with, and on the names it provides. A name that is only refused or provided stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep
@@ -19,8 +19,10 @@ from mbpm.resolver.wants import Want, allows
 if TYPE_CHECKING:
     from resolvelib.structs import RequirementInformation
 
-MAX_ROUNDS = 2000
-"""Choices, wrong ones too. A request for thirty packs with conflicts takes some hundred."""
+MAX_CONFLICTS = 100
+"""Wrong choices to go back on. Where there are more, narrowing down all choices (`refute`) is the
+faster way to an answer."""
+MAX_ROUNDS = 10_000
 
 
 def search(options: Options, wants: Sequence[Want]) -> dict[str, Option] | None:
@@ -32,10 +34,10 @@ def search(options: Options, wants: Sequence[Want]) -> dict[str, Option] | None:
     """
     # not `Resolver`: to leave out what nothing leads to, it follows requirements upwards, and comes
     # to no end in a circle that a changed choice has cut off (resolvelib 1.2.1, `_build_result`)
-    resolution: Resolution[Want, Option, str] = Resolution(_Provider(options), BaseReporter())
+    resolution: Resolution[Want, Option, str] = Resolution(_Provider(options), _Patience())
     try:
         state = resolution.resolve(wants, max_rounds=MAX_ROUNDS)
-    except (ResolutionImpossible, ResolutionTooDeep):
+    except (ResolutionImpossible, ResolutionTooDeep, _OutOfPatienceError):
         return None
     return reached(wants, state.mapping)
 
@@ -59,10 +61,26 @@ def reached(wants: Iterable[Want], mapping: Mapping[str, Option]) -> dict[str, O
     return packs
 
 
+class _OutOfPatienceError(Exception):
+    pass
+
+
+class _Patience(BaseReporter[Want, Option, str]):
+    """Counts the choices that were gone back on."""
+
+    conflicts = 0
+
+    def resolving_conflicts(self, causes: Collection[RequirementInformation[Want, Option]]) -> None:
+        self.conflicts += 1
+        if self.conflicts > MAX_CONFLICTS:
+            raise _OutOfPatienceError
+
+
 class _Provider(AbstractProvider[Want, Option, str]):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._wants: dict[Option, tuple[Want, ...]] = {}
+        self._met: dict[tuple[Want, Option], bool] = {}
         self._bases: dict[str, Option] = {}
         names = list(options.problem.bases.values())
         self._shared_bases = {n for n in names if names.count(n) > 1}
@@ -153,7 +171,11 @@ class _Provider(AbstractProvider[Want, Option, str]):
         )
 
     def is_satisfied_by(self, requirement: Want, candidate: Option) -> bool:
-        return allows(requirement, candidate, self._options)
+        # asked of every choice in every round
+        pair = (requirement, candidate)
+        if pair not in self._met:
+            self._met[pair] = allows(requirement, candidate, self._options)
+        return self._met[pair]
 
     def get_dependencies(self, candidate: Option) -> Iterable[Want]:
         if candidate not in self._wants:

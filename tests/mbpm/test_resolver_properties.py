@@ -95,7 +95,7 @@ def check(asked: Problem, offers: list[Candidate]) -> None:
         assert not broken(asked, found)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(situations())
 def test_a_solution_is_found_exactly_where_there_is_one(
     situation: tuple[random.Random, list[Candidate], list[Installed]],
@@ -111,7 +111,7 @@ def test_a_solution_is_found_exactly_where_there_is_one(
     check(asked, offers)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(situations())
 def test_removing_and_syncing(
     situation: tuple[random.Random, list[Candidate], list[Installed]],
@@ -133,7 +133,7 @@ def test_removing_and_syncing(
     check(asked, offers)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(situations())
 def test_upgrading_removes_nothing_and_lowers_nothing(
     situation: tuple[random.Random, list[Candidate], list[Installed]],
@@ -154,12 +154,12 @@ def test_upgrading_removes_nothing_and_lowers_nothing(
         assert not possible, "it could be newer with everything else as it is"
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(situations())
 def test_full_upgrade_removes_only_what_is_replaced_or_conflicts(
     situation: tuple[random.Random, list[Candidate], list[Installed]],
 ) -> None:
-    rng, offers, installed = situation
+    _, offers, installed = situation
     names = frozenset(i.candidate.line.name for i in installed)
     asked = problem(offers, installed=installed, upgrade=names, removable=True, recommends=False)
     solution = resolve(asked)
@@ -168,7 +168,7 @@ def test_full_upgrade_removes_only_what_is_replaced_or_conflicts(
     assert all(solution.removed.values())
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(situations())
 def test_nothing_changes_where_all_is_there(
     situation: tuple[random.Random, list[Candidate], list[Installed]],
@@ -182,7 +182,7 @@ def test_nothing_changes_where_all_is_there(
     assert not solution.left_out
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(situations())
 def test_everything_new_is_needed(
     situation: tuple[random.Random, list[Candidate], list[Installed]],
