@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mbpm.resolver.options import Option, Options, requirement
+from mbpm.resolver.option import Option, requirement
+from mbpm.resolver.options import Options
 from mbpm.resolver.problem import Installed, Problem, Solution
 from mbpm.resolver.result import Chosen
 from mbpm.resolver.wants import Want, roots

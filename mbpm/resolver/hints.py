@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from mbpm.hardware import OVERRIDE
 from mbpm.resolver.decide import choose
-from mbpm.resolver.options import Option, Options, requirement
+from mbpm.resolver.option import Option, requirement
+from mbpm.resolver.options import Options
 from mbpm.resolver.problem import Problem, Request
 from mbpm.resolver.refute import Fall, Refutation
 from mbpm.resolver.sentences import message
@@ -145,7 +146,8 @@ def _other_versions(options: Options, proof: Refutation) -> Iterator[Change]:
         free = (*rest, Request(name))
         if any(r.requirement is not None for r in own):
             words = f"ask for `{name}@={{version}}`"
-            yield Change(words, replace(problem, requests=free), name)
+            newest = problem.upgrade | {name}
+            yield Change(words, replace(problem, requests=free, upgrade=newest), name)
         if name in early:
             version = early[name].version
             exact = Request(name, Requirement(f"={version.text.partition('+')[0]}"))

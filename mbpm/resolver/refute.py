@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mbpm.resolver.options import Clash, Option, Options, unversioned
+from mbpm.resolver.option import Clash, Option, unversioned
+from mbpm.resolver.options import Options
 from mbpm.resolver.wants import Want, allows
 from specs.errors import ResolutionError
 
@@ -223,7 +224,8 @@ class _Refuter:
         """Let options of `name` fall that nothing left for `by` goes with."""
         changed = False
         for option in self._left(name):
-            if all(self._clash(option, o) for o in left):
+            # the last one is its absence, which goes with nearly everything
+            if all(self._clash(option, o) for o in reversed(left)):
                 because = tuple(
                     fall
                     for o in self._domains[by]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mbpm.resolver.options import Option, Options, requirement, unversioned
+from mbpm.resolver.option import Option, phrase, requirement, unversioned
+from mbpm.resolver.options import Options
 from mbpm.resolver.problem import Solution
 from specs.versions import Requirement, Version
 
@@ -112,7 +113,7 @@ class Chosen:
                 continue
             for need, wanted in other.requires:
                 if need == name and not options.satisfies(option, wanted):
-                    return f"{other} requires `{name} {wanted}`"
+                    return f"{other} requires {phrase(name, wanted)}"
             clash = options.clash(option, other)
             if clash is None:
                 continue
@@ -126,7 +127,7 @@ class Chosen:
                 )
         for need, wanted in option.requires:
             if not self.meeting(need, wanted):
-                return f"{option} requires `{need} {wanted}`"
+                return f"{option} requires {phrase(need, wanted)}"
         return None
 
     def _kept_back(self) -> Iterator[tuple[str, tuple[Version, str]]]:
@@ -163,7 +164,7 @@ class Chosen:
         for other in self.packs.values():
             for need, wanted in other.requires:
                 if need == name and not unversioned(wanted):
-                    return f"{other} requires `{name} {wanted}`"
+                    return f"{other} requires {phrase(name, wanted)}"
         without = Chosen(self._options, {n: o for n, o in self.packs.items() if n != name})
         return without._why_not(by) or f"its replacement `{by.name}` cannot be installed"
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep
 from resolvelib.resolvers import Resolution
 
-from mbpm.resolver.options import Option, Options, unversioned
+from mbpm.resolver.option import Option, unversioned
+from mbpm.resolver.options import Options
 from mbpm.resolver.wants import Want, allows
 
 if TYPE_CHECKING:

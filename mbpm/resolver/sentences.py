@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from mbpm.resolver.options import ANY, Clash, Option, Options, unversioned
+from mbpm.resolver.option import ANY, Clash, Option, phrase, unversioned
+from mbpm.resolver.options import Options
 from mbpm.resolver.refute import Fall, Refutation
-from mbpm.resolver.wants import Want
+from mbpm.resolver.wants import Want, allows
 from specs.versions import Requirement
 
 _PLURAL = {
@@ -81,28 +82,34 @@ class _Story:
         self._proof = proof
         self._settled = settled
         """Whether what is installed is what was chosen a moment ago."""
-        self._fallen: dict[Option, Fall] = {}
+        self._order = {name: i for i, name in enumerate(proof.domains)}
 
     def lines(self) -> list[str]:
-        """The sentences, without those the headline has said."""
-        return list(dict.fromkeys(self._tell(self._proof.falls)))
+        """The sentences: what is wanted first, then pack by pack, as one leads to the other."""
+        return self._sorted(self._proof.falls)
 
-    def _tell(self, falls: Iterable[Fall]) -> Iterator[str]:
+    def _sorted(self, falls: Iterable[Fall]) -> list[str]:
+        told = sorted(self._tell(falls), key=lambda t: (t[0], self._order.get(t[1], 0)))
+        return list(dict.fromkeys(text for _, _, text in told))
+
+    def _tell(self, falls: Iterable[Fall]) -> Iterator[tuple[int, str, str]]:
+        """Whether it comes early or late, whose pack it is about, and the sentence."""
         groups: dict[tuple[object, ...], list[Fall]] = {}
         for fall in falls:
             groups.setdefault(_group(fall), []).append(fall)
-            self._fallen.setdefault(fall.option, fall)
         for group in groups.values():
             first = group[0]
+            name = first.option.name
             if first.want is not None:
-                yield from self._wanted(first.want, group)
+                yield from ((0, name, text) for text in self._wanted(first.want, group))
             elif first.why == "excluded":
-                yield from self._excluded(group)
+                yield from ((1, name, text) for text in self._excluded(group))
             elif first.why == "case":
-                inner = [s for s in self._tell(first.inner) if s]
-                yield f"with {first.option}: {'; '.join(inner)}"
+                inner = self._sorted(first.inner)
+                below = "; ".join(inner) if self._settled else "\n    ".join(["", *inner])
+                yield 2, name, f"with {first.option}: {below}".replace(": \n", ":\n")
             elif first.why == "clash":
-                yield from self._clashing(group)
+                yield from ((1, *told) for told in self._clashing(group))
 
     # who says what
 
@@ -117,9 +124,9 @@ class _Story:
             return f"{said[0]} {what}"
         if len(said) == len(packs):
             return f"every version of `{name}` ({span(said, packs)}) {what}"
-        others = [self._fallen.get(o) for o in packs if o not in said]
-        asked = all(f is not None and f.want is not None and f.want.kind == "ask" for f in others)
-        if asked:
+        asks = [w for w in self._proof.wants if w.kind == "ask" and w.key == name]
+        others = [o for o in packs if o not in said]
+        if all(any(not allows(w, o, self._options) for w in asks) for o in others):
             return f"every version of `{name}` that you allow ({span(said, packs)}) {what}"
         verb, _, rest = what.partition(" ")
         return f"{name} {span(said, packs)} {_PLURAL.get(verb, verb)} {rest}"
@@ -127,16 +134,15 @@ class _Story:
     def _wanted(self, want: Want, group: Sequence[Fall]) -> Iterator[str]:
         name = want.key
         early = [f.option for f in group if _only_early(f.option, want.wanted)]
-        if want.kind == "ask" and (want.wanted is not ANY or want.digest):
-            text = f"you ask for `{name} {want.wanted}`"
-            if want.digest is not None:
-                text = f"you ask for {next(o for o in self._packs(name) if _is(o, want))}"
-            yield text + self._no_such(name, want.wanted)
-        elif want.kind == "need" and want.by is not None:
-            text = f"{want.by} recommends `{name} {want.wanted}`"
-            tail = self._no_such(name, want.wanted)
-            if tail or want.wanted.text != "*":
-                yield text + tail
+        tail = self._no_such(name, want.wanted)
+        if want.kind == "ask" and want.digest is not None:
+            mine = next(o for o in self._packs(name) if _is(o, want))
+            if len(self._packs(name)) > 1:
+                yield f"you ask for {mine}"
+        elif want.kind == "ask" and want.wanted is not ANY:
+            yield f"you ask for {phrase(name, want.wanted)}{tail}"
+        elif want.kind == "need" and want.by is not None and (tail or not unversioned(want.wanted)):
+            yield f"{want.by} recommends {phrase(name, want.wanted)}{tail}"
         if early:
             yield self._say(name, early, "is a pre-release")
 
@@ -153,7 +159,7 @@ class _Story:
             else:
                 yield self._say(name, speakers, what)
 
-    def _clashing(self, group: Sequence[Fall]) -> Iterator[str]:
+    def _clashing(self, group: Sequence[Fall]) -> Iterator[tuple[str, str]]:
         """What makes options of one name fall beside what is left for another."""
         said: dict[tuple[str, str], dict[Option, None]] = {}
         for fall in group:
@@ -165,19 +171,18 @@ class _Story:
                         said.setdefault((speaker.name, what), {})[speaker] = None
         for (name, what), speakers in said.items():
             if next(iter(speakers)).via is not None:
-                yield what
+                yield name, what
             else:
-                yield self._say(name, speakers, what)
+                yield name, self._say(name, speakers, what)
 
     def _phrase(self, clash: Clash, other: Option) -> Iterator[tuple[Option, str]]:
         name = clash.name
-        wanted = f"`{name} {clash.wanted}`"
+        wanted = phrase(name, clash.wanted)
         if clash.kind == "requires":
             yield clash.by, f"requires {wanted}" + self._no_such(name, clash.wanted)
         elif clash.kind == "base":
-            one, two = (self._base(o) for o in (clash.by, other))
-            only = "of which only one can be there"
-            yield clash.by, f"was made for {one} and {other} for {two}, {only}"
+            yield clash.by, f"was made for {self._base(clash.by)}"
+            yield other, f"was made for another {self._base(other)}"
         elif clash.kind == "stands":
             assert clash.by.via is not None
             if other.candidate is None:
@@ -187,12 +192,10 @@ class _Story:
         else:
             verb = "replaces" if clash.kind == "replaces" else "conflicts with"
             if name != other.name:
-                yield clash.by, f"{verb} `{name}`, which {other} provides"
-            elif len(self._packs(name)) == 1 or not unversioned(clash.wanted):
-                alone = len(self._met(name, clash.wanted)) == 1
-                yield clash.by, f"{verb} {other}" if alone else f"{verb} {wanted}"
+                yield clash.by, f"{verb} `{name}`, which `{other.name}` provides"
             else:
-                yield clash.by, f"{verb} `{name}`"
+                alone = len(self._met(name, clash.wanted)) == 1
+                yield clash.by, f"{verb} {other if alone else wanted}"
 
     def _base(self, option: Option) -> str:
         assert option.candidate is not None
@@ -215,9 +218,12 @@ class _Story:
                 return f", and {name} {span(early, packs)} {are}"
             return ""
         if packs:
-            return f", and there is no such version (`{name}` has {span(packs, packs)})"
+            texts = [str(o.version) for o in reversed(packs)]
+            has = listed(texts) if len(texts) <= MOST else f"{texts[0]} to {texts[-1]}"
+            return f", and there is no such version (`{name}` has {has})"
         provided = listed([f"`{o.via}`" for o in others])
-        return f", and {provided}, which provides `{name}`, provides no version of it"
+        verb = "provides" if len(others) == 1 else "provide"
+        return f", and {provided} {verb} it without a version"
 
 
 def _group(fall: Fall) -> tuple[object, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mbpm.resolver.options import ANY, Option, Options
+from mbpm.resolver.option import ANY, Option
+from mbpm.resolver.options import Options
 from specs.versions import Requirement
 
 

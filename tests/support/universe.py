@@ -13,8 +13,10 @@ from specs.index_line import IndexLine
 from specs.manifest import BaseRef
 from specs.versions import Requirement, Version
 
-HERE, ELSEWHERE, OLDER = "a" * 64, "e" * 64, "0" * 64
-BASES = {HERE: "tiny", OLDER: "tiny", "c" * 64: "other"}
+HERE, OLDER, OTHER = "a" * 64, "0" * 64, "c" * 64
+ELSEWHERE, NOWHERE = "e" * 64, "f" * 64
+BASES = {HERE: "tiny", OLDER: "tiny", OTHER: "other"}
+"""What is on offer; nobody offers the base `tiny` of ELSEWHERE, nor `rare` of NOWHERE."""
 
 
 def pack(name: str, version: str, base: str = HERE, **changes: Any) -> Candidate:
@@ -25,7 +27,7 @@ def pack(name: str, version: str, base: str = HERE, **changes: Any) -> Candidate
         "domain": name,
         "description": name,
         "license": "MIT",
-        "base": BaseRef(name=BASES.get(base, "tiny"), fingerprint=base),
+        "base": BaseRef(name={**BASES, NOWHERE: "rare"}.get(base, "tiny"), fingerprint=base),
         "manifest": hashlib.sha256(f"{name} {version} {base}".encode()).hexdigest(),
         "manifest_size": 1,
         "size": 1,
