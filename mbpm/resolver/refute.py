@@ -21,7 +21,7 @@ from specs.errors import ResolutionError
 
 MAX_NAMES = 500
 """Names that are looked at; what lies farther from the wants counts as unlimited."""
-MAX_COMPARISONS = 2_000_000
+MAX_COMPARISONS = 1_000_000
 """Pairs of options, over all proofs for one problem."""
 
 
@@ -84,6 +84,7 @@ class _Refuter:
         self._fallen: dict[Option, Fall] = {}
         self._trail: list[Option] = []
         self._clashes: dict[tuple[Option, Option], Clash | None] = {}
+        self._partners: dict[tuple[Option, str], Option] = {}
         self._falls = 0
 
     def run(self) -> Refutation | dict[str, Option]:
@@ -224,15 +225,22 @@ class _Refuter:
         """Let options of `name` fall that nothing left for `by` goes with."""
         changed = False
         for option in self._left(name):
+            # what went with it the last time usually still does (AC-2001)
+            partner = self._partners.get((option, by))
+            if partner is not None and partner not in self._fallen:
+                continue
             # the last one is its absence, which goes with nearly everything
-            if all(self._clash(option, o) for o in reversed(left)):
-                because = tuple(
-                    fall
-                    for o in self._domains[by]
-                    if (fall := self._fallen.get(o)) and not self._clash(option, o)
-                )
-                self._fall(option, "clash", by=by, left=tuple(left), because=because)
-                changed = True
+            partner = next((o for o in reversed(left) if not self._clash(option, o)), None)
+            if partner is not None:
+                self._partners[option, by] = partner
+                continue
+            because = tuple(
+                fall
+                for o in self._domains[by]
+                if (fall := self._fallen.get(o)) and not self._clash(option, o)
+            )
+            self._fall(option, "clash", by=by, left=tuple(left), because=because)
+            changed = True
         return changed
 
     def _solve(self, changed: Iterable[str]) -> str | None:
