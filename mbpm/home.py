@@ -29,9 +29,8 @@ _MEND = "`mbpm doctor` tells what is damaged and how to mend it"
 class Home:
     """A home folder; making one reads and writes nothing."""
 
-    def __init__(self, path: Path, profile: str = "default") -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.profile = profile
 
     @property
     def staging(self) -> Path:

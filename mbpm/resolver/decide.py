@@ -11,7 +11,7 @@ from mbpm.resolver.options import Options
 from mbpm.resolver.problem import Installed, Problem, Solution
 from mbpm.resolver.result import Chosen
 from mbpm.resolver.wants import Want, roots
-from specs.errors import NotFoundError
+from specs.errors import NotFoundError, ResolutionError
 
 if TYPE_CHECKING:
     from mbpm.resolver.refute import Refutation
@@ -81,30 +81,55 @@ def choose(options: Options) -> dict[str, Option] | Refutation:
     Installed packs take part only where a choice touches them: those whose demands would be broken
     join, until none is.
     """
-    while True:
-        found = _satisfy(options, roots(options) + [Want(n, "keep") for n in _first(options)])
-        if not isinstance(found, dict) or options.problem.exact:
-            return found
-        chosen = Chosen(options, found)
-        unjustified = chosen.removed_needlessly()
-        if not unjustified:
-            return chosen.with_better_upgrades()
-        options.staying |= unjustified
+    problem = options.problem
+    if problem.upgrade and not (problem.requests or problem.remove or problem.exact):
+        return Chosen(options, _upgrade(options)).with_better_upgrades()
+    wants = roots(options) + [Want(n, "keep") for n in _first(options)]
+    found = _satisfy(options, wants, prove=True)
+    assert found is not None
+    if not isinstance(found, dict) or problem.exact:
+        return found
+    return Chosen(options, found).with_better_upgrades()
 
 
-def _satisfy(options: Options, wants: list[Want]) -> dict[str, Option] | Refutation:
-    """Choose so that the wants are met and what is installed goes on working."""
+def _upgrade(options: Options) -> dict[str, Option]:
+    """As many upgrades as go together; those of one half after those of the other where all at once
+    are too much to decide. What is installed is always an answer, so this does not fail."""
+    problem, names = options.problem, _first(options)
+    found = _satisfy(options, [Want(n, "keep") for n in names], prove=False)
+    if isinstance(found, dict):
+        return found
+    if len(names) < 2:
+        return _installed(options)
+    for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+        step = Options(replace(problem, upgrade=problem.upgrade.intersection(half)), options.shelf)
+        chosen = {n: o.candidate for n, o in _upgrade(step).items() if o.candidate is not None}
+        records = {
+            n: problem.installed.get(n) or Installed(c, auto=True) for n, c in chosen.items()
+        }
+        records = {n: replace(r, candidate=chosen[n]) for n, r in records.items()}
+        problem = replace(problem, installed=records)
+    return {n: options.of(n, r.candidate) for n, r in problem.installed.items()}
+
+
+def _satisfy(
+    options: Options, wants: list[Want], *, prove: bool
+) -> dict[str, Option] | Refutation | None:
+    """Choose so that the wants are met and what is installed goes on working; where that was not
+    found, prove that it cannot be, or without `prove` return None."""
     while True:
-        found = _search(options, wants)
+        found = _search(options, wants, prove=prove)
         if not isinstance(found, dict) or options.problem.exact:
             return found
         there = {w.key for w in wants if w.kind in ("keep", "gone")}
         untouched = {n: o for n, o in _installed(options).items() if n not in there}
-        whole = {**untouched, **found}
-        touched = sorted(Chosen(options, whole).broken() - there)
-        if not touched:
-            return whole
-        wants = wants + [Want(n, "keep") for n in touched]
+        chosen = Chosen(options, {**untouched, **found})
+        if touched := sorted(chosen.broken() - there):
+            wants = wants + [Want(n, "keep") for n in touched]
+        elif unjustified := chosen.removed_needlessly():
+            options.staying |= unjustified
+        else:
+            return chosen.packs
 
 
 def _first(options: Options) -> list[str]:
@@ -121,11 +146,13 @@ def _first(options: Options) -> list[str]:
     return sorted(names - problem.remove)
 
 
-def _search(options: Options, wants: list[Want]) -> dict[str, Option] | Refutation:
+def _search(
+    options: Options, wants: list[Want], *, prove: bool
+) -> dict[str, Option] | Refutation | None:
     from mbpm.resolver.search import reached, search
 
     found = search(options, wants)
-    if found is None:
+    if found is None and prove:
         from mbpm.resolver.refute import refute
 
         proof = refute(options, wants)
@@ -189,13 +216,17 @@ def _add(options: Options, found: dict[str, Option], soft: list[Want]) -> str | 
         exact=False,
     )
     inner = Options(room, options.shelf)
-    more = _satisfy(inner, [*roots(inner), *soft])
+    try:
+        more = _satisfy(inner, [*roots(inner), *soft], prove=True)
+    except ResolutionError as error:
+        return error.message
     if not isinstance(more, dict):
         from mbpm.resolver.sentences import in_one_line
 
+        assert more is not None
         return in_one_line(inner, more)
     for name in more.keys() - found.keys():
         candidate = more[name].candidate
-        same = (o for o in options.packs(name) if o.candidate is candidate)
-        found[name] = next(same, more[name])
+        assert candidate is not None
+        found[name] = options.of(name, candidate)
     return None

@@ -83,6 +83,13 @@ class Options:
             self._own[name] = Option(name, candidate, installed=True, broken=broken)
         return self._own[name]
 
+    def of(self, name: str, candidate: Candidate) -> Option:
+        """The option that is this candidate."""
+        own = self.own(name)
+        if own is not None and own.candidate is candidate:
+            return own
+        return next(o for o in self.packs(name) if o.candidate is candidate)
+
     def _broken(self, candidate: Candidate) -> frozenset[str]:
         """What an installed pack requires and does not have now: no reason to refuse others."""
         installed = self.problem.installed
