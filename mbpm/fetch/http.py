@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from mbpm.fetch.network import Document
 from mbpm.fetch.parts import Part, claim, release
 from specs.blobs import CHUNK_BYTES
 from specs.errors import AuthError, IntegrityError, MbpmError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
+    from mbpm.fetch.network import Network
     from mbpm.output import Progress
 
 RETRIES = 4
@@ -159,6 +161,36 @@ def small_file(url: str, accept: str, limit: int, *, cert: str | None) -> tuple[
             return bytes(body), str(response.url)
     except (httpx.HTTPError, httpx.InvalidURL, _BusyError, _RangeError) as error:
         raise NetworkError(f"{urlsplit(url).hostname}: {_words(error)}") from None
+
+
+def document(
+    network: Network, url: str, limit: int, etag: str | None, modified: str | None, accept: str
+) -> Document:
+    """See `Network.get`."""
+    headers = {"Accept": accept, "Accept-Encoding": "identity", **network.authorize(url)}
+    if etag:
+        headers["If-None-Match"] = etag
+    elif modified:
+        headers["If-Modified-Since"] = modified
+    body = bytearray()
+    try:
+        with _client(None) as session, session.stream("GET", url, headers=headers) as response:
+            tag, date = response.headers.get("etag"), response.headers.get("last-modified")
+            address = str(response.url)
+            if response.status_code == httpx.codes.NOT_MODIFIED:
+                return Document(None, tag or etag, date or modified, address)
+            _refuse(response)
+            for piece in response.iter_raw():
+                body += piece
+                if len(body) > limit:
+                    raise NetworkError(f"{url}: answers with more than {limit:,} bytes")
+            return Document(bytes(body), tag, date, address)
+    except (httpx.HTTPError, httpx.InvalidURL, _BusyError, _RangeError) as error:
+        raise NetworkError(f"{urlsplit(url).hostname}: {_words(error)}") from None
+    except (AuthError, NotFoundError, NetworkError) as error:
+        if url not in error.message:
+            raise type(error)(f"{url}: {error.message}", hint=error.hint) from None
+        raise
 
 
 def whole_file(

@@ -50,7 +50,12 @@ def release(part: Path) -> None:
         return
     key = part.name.rsplit(".", 4)[0]
     with contextlib.suppress(FileNotFoundError):
-        part.rename(part.with_name(f"{key}.{_host()}.{_NOBODY}.{uuid.uuid4().hex}.part"))
+        part.rename(free_part(part.parent, key))
+
+
+def free_part(parts: Path, key: str) -> Path:
+    """A name for a part file that anybody may claim."""
+    return parts / f"{key}.{_host()}.{_NOBODY}.{uuid.uuid4().hex}.part"
 
 
 def wheel_path(parts: Path, package: str, version: str) -> Path:
