@@ -1,226 +1,140 @@
-"""What can be installed: packs and bases of registries, folders and archives."""
+"""What can be installed: packs and bases of all registries, and which registry decides."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from mbpm.offers import BaseOffer, Candidate, Origin, line_of, read_local
+from mbpm.registries import origins
+from mbpm.registries.folder import BUNDLED, FolderRegistry
 from registry_index import bundled
-from registry_index.tree import Registry
-from specs.base_card import BaseCard
-from specs.blobs import Blob, FileSource
-from specs.described import Relations
-from specs.errors import IntegrityError, NotFoundError, UsageError
-from specs.index_line import IndexLine
-from specs.manifest import Manifest
-from specs.model import MAX_DOCUMENT_BYTES
+from registry_index.tree import CONFIG_FILE, Registry
+from specs.errors import IntegrityError, MbpmError, NotFoundError, UsageError
 from specs.pack_toml import PACK_TOML
-from specs.versions import Version
 
 if TYPE_CHECKING:
-    from registry_index.archive import Archive
+    from mbpm.fetch.network import Network
+    from mbpm.home import Home
+    from mbpm.registries.source import Source
+    from specs.generation import InstalledPack
 
-
-class Origin(Protocol):
-    """Where the bytes of a pack come from."""
-
-    @property
-    def label(self) -> str:
-        """What `InstalledPack.registry` records."""
-
-    def manifest(self, line: IndexLine) -> Manifest:
-        """The manifest an index line names, its digest checked."""
-
-    def source(self, blob: Blob, scratch: Path) -> FileSource:
-        """A file with the bytes of a blob; `scratch` is an existing folder to unpack into."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One version of a pack that could be installed, or is (then without an origin)."""
-
-    line: IndexLine
-    origin: Origin | None
-
-    @cached_property
-    def version(self) -> Version:
-        """The version, comparable."""
-        return Version(self.line.version)
-
-    def manifest(self) -> Manifest:
-        """The manifest; raises IntegrityError where it is not what the line says."""
-        assert self.origin is not None
-        manifest = self.origin.manifest(self.line)
-        line = self.line
-        if (manifest.name, manifest.version, manifest.base) != (line.name, line.version, line.base):
-            raise IntegrityError(
-                f"{self.origin.label}: the manifest of {line.name} {line.version} says "
-                f"{manifest.name} {manifest.version} for base {manifest.base.name}"
-            )
-        return manifest
-
-
-@dataclass(frozen=True)
-class RegistryOrigin:
-    """A registry directory."""
-
-    registry: Registry
-    trusted: bool
-
-    @property
-    def label(self) -> str:
-        """The bundled registry by its name, another by its path."""
-        return self.registry.name if self.trusted else str(self.registry.root.absolute())
-
-    def manifest(self, line: IndexLine) -> Manifest:
-        """Read and check the manifest blob."""
-        file = self.registry.blob_path(line.manifest)
-        try:
-            with file.open("rb") as stream:
-                raw = stream.read(MAX_DOCUMENT_BYTES + 1)
-        except FileNotFoundError:
-            raise NotFoundError(
-                f"{file}: the registry lacks the manifest of {line.name} {line.version}"
-            ) from None
-        if hashlib.sha256(raw).hexdigest() != line.manifest:
-            raise IntegrityError(f"{file}: its bytes do not match the digest in the index")
-        return Manifest.parse(raw, str(file))
-
-    def source(self, blob: Blob, scratch: Path) -> FileSource:
-        """The registry's own copy."""
-        return FileSource(path=str(self.registry.blob_path(blob.sha256).absolute()))
-
-
-@dataclass(frozen=True)
-class FolderOrigin:
-    """An author's pack folder."""
-
-    folder: Path
-    content: Manifest
-    files: Mapping[str, Path]
-
-    @property
-    def label(self) -> str:
-        """`folder` and its path."""
-        return f"folder {self.folder.absolute()}"
-
-    def manifest(self, line: IndexLine) -> Manifest:
-        """Made when the folder was read."""
-        return self.content
-
-    def source(self, blob: Blob, scratch: Path) -> FileSource:
-        """The file in the folder."""
-        return FileSource(path=str(self.files[blob.path].absolute()))
-
-
-@dataclass(frozen=True)
-class ArchiveOrigin:
-    """A `.mbpack` file."""
-
-    archive: Archive
-
-    @property
-    def label(self) -> str:
-        """`archive` and its path."""
-        return f"archive {self.archive.file.absolute()}"
-
-    def manifest(self, line: IndexLine) -> Manifest:
-        """The archive's own."""
-        return self.archive.manifest
-
-    def source(self, blob: Blob, scratch: Path) -> FileSource:
-        """The member, unpacked once."""
-        folder = scratch / self.archive.manifest.digest()
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            self.archive.extract(folder)
-        return FileSource(path=str(folder / blob.path))
-
-
-def line_of(manifest: Manifest) -> IndexLine:
-    """What an index would say of a manifest that comes from no index."""
-    raw = manifest.canonical()
-    relations = {name: getattr(manifest, name) for name in Relations.model_fields}
-    return IndexLine(
-        name=manifest.name,
-        version=manifest.version,
-        domain=manifest.domain,
-        description=manifest.description,
-        license=manifest.license,
-        base=manifest.base,
-        manifest=hashlib.sha256(raw).hexdigest(),
-        manifest_size=len(raw),
-        size=manifest.size,
-        published=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        **relations,
-    )
-
-
-def read_local(path: Path) -> Candidate:
-    """The pack in a folder or an archive.
-
-    Raises:
-        NotFoundError: there is nothing there.
-        IntegrityError: it is not a sound pack.
-    """
-    if path.is_dir():
-        from registry_index.packing import build_manifest
-
-        manifest, files = build_manifest(path)
-        return Candidate(line_of(manifest), FolderOrigin(path, manifest, files))
-    from registry_index.archive import read_archive
-
-    archive = read_archive(path)
-    return Candidate(line_of(archive.manifest), ArchiveOrigin(archive))
-
-
-@dataclass(frozen=True)
-class BaseOffer:
-    """A base card and the registry it stands in."""
-
-    card: BaseCard
-    registry: Registry
-
-    @property
-    def folder(self) -> Path:
-        """What relative paths of the card's file sources are relative to."""
-        return (self.registry.root / "bases").absolute()
+__all__ = ["BaseOffer", "Candidate", "Catalogue", "Origin", "line_of", "read_local"]
 
 
 class Catalogue:
-    """The registries of one command. The first one that knows a pack's name decides about it, so
-    that no other registry can slip in a newer version of somebody else's pack."""
+    """The registries of one command."""
 
-    def __init__(self, registries: Iterable[Path] = ()) -> None:
-        self._origins = [RegistryOrigin(Registry(root), trusted=False) for root in registries]
-        self._origins.append(RegistryOrigin(bundled(), trusted=True))
+    def __init__(self, home: Home, given: Sequence[Source], known: Sequence[Source]) -> None:
+        self._home = home
+        self._given = given
+        """Named on the command line."""
+        self._known = known
+        """The others, the one with the highest priority first."""
+
+    @classmethod
+    def open(cls, home: Home, network: Network, registries: Sequence[str]) -> Catalogue:
+        """The registries of a home and of a command line.
+
+        Args:
+            home: Where registries are configured and caches live.
+            network: The way to remote ones.
+            registries: Names, directories or addresses to look at first.
+
+        Raises:
+            UsageError: one of them is an address.
+        """
+        given = [FolderRegistry(Registry(root)) for root in registry_roots(registries)]
+        known = [FolderRegistry(bundled(), BUNDLED)]
+        there = {s.label for s in (*given, *known)}
+        # a directory that packs came from goes on providing what their new versions require
+        for label in dict.fromkeys(p.registry for p in home.current().packs):
+            if label not in there and (found := _directory(label)) is not None:
+                known.append(found)
+        return cls(home, given, known)
 
     def names(self) -> list[str]:
         """All pack names, sorted."""
-        return sorted({name for o in self._origins for name in o.registry.names()})
+        return sorted({name for source in self._all() for name in source.names()})
 
-    def candidates(self, name: str) -> list[Candidate]:
+    def candidates(self, name: str) -> Sequence[Candidate]:
         """The versions of a pack, oldest first; yanked ones too.
 
+        They come from a registry named on the command line that has it, else from the one that
+        first provided the name, else from the one with the highest priority that has it.
+
         Raises:
-            NotFoundError: no registry knows it; the hint names one that sounds alike.
+            NotFoundError: no registry knows it, and the hint names one that sounds alike; or the
+                one that provided it does not have it any more.
             UsageError: not a pack's name.
         """
-        for origin in self._origins:
-            try:
-                lines = origin.registry.lines(name)
-            except NotFoundError:
-                # a registry that is not there at all must not pass for one without the pack
-                _ = origin.registry.name
-                continue
-            return [Candidate(line, origin) for line in lines]
+        for source in self._given:
+            if found := _offered(source, name):
+                return found
+        label = self._bound.get(name)
+        if label is not None:
+            return self._of(label, name)
+        for source in self._known:
+            if found := _offered(source, name):
+                return found
         raise NotFoundError(f"no pack `{name}` in {self.describe()}", hint=self._alike(name))
+
+    def _of(self, label: str, name: str) -> Sequence[Candidate]:
+        source = self._labelled(label)
+        if source is None:
+            raise NotFoundError(
+                f"`{name}` came from the registry {label}, which is not there any more",
+                hint="`--registry` names another to take it from",
+            )
+        found = _offered(source, name)
+        if not found:
+            raise NotFoundError(
+                f"`{name}` came from the registry {label}, which does not have it any more",
+                hint="`--registry` names another to take it from",
+            )
+        return found
+
+    @cached_property
+    def _bound(self) -> dict[str, str]:
+        """Name -> label of the registry it is taken from."""
+        found = origins.read(self._home.path)
+        for pack in self._home.current().packs:
+            if not pack.registry.startswith(origins.LOCAL):
+                found[pack.name] = pack.registry
+        return found
+
+    def _all(self) -> list[Source]:
+        return [*self._given, *self._known]
+
+    def _labelled(self, label: str) -> Source | None:
+        for source in self._all():
+            if source.label == label:
+                return source
+        return _directory(label)
+
+    def providers(self, name: str) -> Sequence[str]:
+        """Names of packs of which some version provides or replaces `name`."""
+        return list(dict.fromkeys(p for source in self._all() for p in source.providers(name)))
+
+    def find(self, record: InstalledPack) -> Candidate | None:
+        """The very version a record names: from where it came, else from any registry."""
+        if record.registry.startswith(origins.LOCAL):
+            kind, _, path = record.registry.partition(" ")
+            with suppress(MbpmError, OSError):
+                candidate = read_local(Path(path))
+                if kind in ("folder", "archive") and candidate.line.manifest == record.manifest:
+                    return candidate
+        first = self._labelled(record.registry)
+        for source in [*([first] if first else []), *self._all()]:
+            with suppress(NotFoundError, IntegrityError):
+                for line in source.lines(record.name):
+                    if line.manifest == record.manifest:
+                        return Candidate(line, source)
+        return None
 
     def _alike(self, name: str) -> str:
         if (Path(name) / PACK_TOML).is_file():
@@ -232,15 +146,15 @@ class Catalogue:
 
     def describe(self) -> str:
         """The registries, for messages."""
-        labels = [f"`{o.label}`" for o in self._origins]
+        labels = [f"`{s.label}`" for s in self._all()]
         return ("the registry " if len(labels) == 1 else "the registries ") + ", ".join(labels)
 
-    def bases(self) -> list[BaseOffer]:
+    def bases(self) -> Sequence[BaseOffer]:
         """All bases, the bundled registry's first: what it says of a base is trusted."""
         offers: dict[str, BaseOffer] = {}
-        for origin in reversed(self._origins):
-            for card in origin.registry.bases():
-                offers.setdefault(card.name, BaseOffer(card, origin.registry))
+        for source in sorted(self._all(), key=lambda s: s.label != BUNDLED):
+            for offer in source.bases():
+                offers.setdefault(offer.card.name, offer)
         return list(offers.values())
 
     def base(self, name: str) -> BaseOffer:
@@ -257,7 +171,23 @@ class Catalogue:
         raise NotFoundError(f"no base `{name}` in {self.describe()}", hint=hint)
 
 
-def registry_roots(directories: Iterable[str] | None) -> list[Path]:
+def _directory(label: str) -> FolderRegistry | None:
+    root = Path(label)
+    if root.is_absolute() and (root / CONFIG_FILE).is_file():
+        return FolderRegistry(Registry(root))
+    return None
+
+
+def _offered(source: Source, name: str) -> list[Candidate]:
+    try:
+        return [Candidate(line, source) for line in source.lines(name)]
+    except NotFoundError:
+        # a registry that is not there at all must not pass for one without the pack
+        source.check()
+        return []
+
+
+def registry_roots(directories: Sequence[str] | None) -> list[Path]:
     """The directories given as `--registry`.
 
     Raises:

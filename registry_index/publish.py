@@ -26,7 +26,7 @@ from registry_index.tree import (
 )
 from specs.base_card import BaseCard
 from specs.blobs import Blob
-from specs.described import Relations
+from specs.described import Described, Relations
 from specs.errors import (
     DoesNotFitError,
     GateError,
@@ -112,12 +112,10 @@ def check_release(
         _check_new_version(manifest, _index(registry, manifest.name), registry)
     main = evals.metrics[0]
     line = IndexLine(
-        **{name: getattr(manifest, name) for name in Relations.model_fields},
-        name=manifest.name,
-        version=manifest.version,
-        domain=manifest.domain,
-        description=manifest.description,
-        license=manifest.license,
+        **{
+            name: getattr(manifest, name)
+            for name in (*Described.model_fields, *Relations.model_fields)
+        },
         base=manifest.base,
         manifest=manifest.digest(),
         manifest_size=len(manifest.canonical()),

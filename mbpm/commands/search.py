@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mbpm.options import Registries
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -18,16 +19,11 @@ def command(
         list[str] | None,
         typer.Argument(metavar="TERM", help="Words of name, domain or description"),
     ] = None,
-    registry: Annotated[
-        list[str] | None,
-        typer.Option("--registry", metavar="DIRECTORY", help="Look here too; may be repeated"),
-    ] = None,
+    registry: Registries = None,
 ) -> None:
     """Search the registry; without words, list everything in it."""
-    from mbpm.catalogue import Catalogue, registry_roots
-
     state: State = ctx.obj
-    catalogue = Catalogue(registry_roots(registry))
+    catalogue = state.catalogue(registry)
     generation = state.home.current()
     found = []
     for name in catalogue.names():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mbpm.options import Registries
 from mbpm.state import State
 from specs.errors import NotFoundError
 
@@ -19,27 +21,23 @@ if TYPE_CHECKING:
 def command(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="A pack, installed or in the registry")],
-    registry: Annotated[
-        list[str] | None,
-        typer.Option("--registry", metavar="DIRECTORY", help="Look here first; may be repeated"),
-    ] = None,
+    registry: Registries = None,
 ) -> None:
     """Show what a pack is for, how well it does, what it is made of and its versions.
 
     The installed version is shown where there is one, else the newest.
     """
-    from mbpm.catalogue import Catalogue, registry_roots
     from specs.manifest import EVALS_FILE
 
     state: State = ctx.obj
     installed = state.home.current().pack(name)
-    catalogue = Catalogue(registry_roots(registry))
+    catalogue = state.catalogue(registry)
     try:
         offers = catalogue.candidates(name)
     except NotFoundError:
         if installed is None:
             raise
-        offers = []
+        offers = ()
     if installed is not None:
         manifest = state.home.store.manifest(installed.manifest)
         evals_file = state.home.pack_dir(installed) / EVALS_FILE
@@ -67,7 +65,7 @@ def command(
     _print(state, manifest, evals, installed, versions)
 
 
-def _newest(name: str, offers: list[Candidate]) -> Candidate:
+def _newest(name: str, offers: Sequence[Candidate]) -> Candidate:
     usable = [c for c in offers if not c.line.yanked] or offers
     if not usable:
         raise NotFoundError(
@@ -83,10 +81,13 @@ def _local(candidate: Candidate, manifest: Manifest, path: str) -> Any:
     from pathlib import Path
 
     from registry_index.contents import check_blob
+    from specs.blobs import FileSource
 
     assert candidate.origin is not None
     blob = manifest.blob(path)
-    file = Path(candidate.origin.source(blob, Path()).path)
+    (source, *_) = candidate.origin.sources(blob, Path())
+    assert isinstance(source, FileSource)
+    file = Path(source.path)
     if not file.is_file():
         raise NotFoundError(f"{file}: the registry lacks {path} of {manifest.name}")
     check_blob(blob, file)

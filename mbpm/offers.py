@@ -1,0 +1,163 @@
+"""What is on offer: versions of packs and bases, and where their bytes come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from specs.blobs import FileSource
+from specs.described import Described, Relations
+from specs.errors import IntegrityError
+from specs.index_line import IndexLine
+from specs.versions import Version
+
+if TYPE_CHECKING:
+    from mbpm.fetch import AnySource
+    from registry_index.archive import Archive
+    from specs.base_card import BaseBlob, BaseCard
+    from specs.blobs import Blob
+    from specs.manifest import Manifest
+
+
+class Origin(Protocol):
+    """Where the bytes of a pack come from."""
+
+    @property
+    def label(self) -> str:
+        """What `InstalledPack.registry` records."""
+
+    def manifest(self, line: IndexLine) -> Manifest:
+        """The manifest an index line names, its digest checked."""
+
+    def sources(self, blob: Blob, scratch: Path) -> list[AnySource]:
+        """Where the bytes of a blob may be had, in the order to try.
+
+        Args:
+            blob: The blob.
+            scratch: A folder to unpack into, made where it is missing.
+        """
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One version of a pack that could be installed, or is (then without an origin)."""
+
+    line: IndexLine
+    origin: Origin | None
+
+    @cached_property
+    def version(self) -> Version:
+        """The version, comparable."""
+        return Version(self.line.version)
+
+    def manifest(self) -> Manifest:
+        """The manifest; raises IntegrityError where it is not what the line says."""
+        assert self.origin is not None
+        manifest = self.origin.manifest(self.line)
+        line = self.line
+        if (manifest.name, manifest.version, manifest.base) != (line.name, line.version, line.base):
+            raise IntegrityError(
+                f"{self.origin.label}: the manifest of {line.name} {line.version} says "
+                f"{manifest.name} {manifest.version} for base {manifest.base.name}"
+            )
+        return manifest
+
+
+@dataclass(frozen=True)
+class BaseOffer:
+    """A base card and the registry it stands in."""
+
+    card: BaseCard
+    label: str
+    """What `InstalledBase.registry` records."""
+    folder: Path
+    """What relative paths of file sources are relative to."""
+    find: Callable[[BaseBlob], list[AnySource]]
+
+    def sources(self, file: BaseBlob) -> list[AnySource]:
+        """Where the bytes of a file may be had, in the order to try."""
+        return self.find(file)
+
+
+@dataclass(frozen=True)
+class FolderOrigin:
+    """An author's pack folder."""
+
+    folder: Path
+    content: Manifest
+    files: Mapping[str, Path]
+
+    @property
+    def label(self) -> str:
+        """`folder` and its path."""
+        return f"folder {self.folder.absolute()}"
+
+    def manifest(self, line: IndexLine) -> Manifest:
+        """Made when the folder was read."""
+        return self.content
+
+    def sources(self, blob: Blob, scratch: Path) -> list[AnySource]:
+        """The file in the folder."""
+        return [FileSource(path=str(self.files[blob.path].absolute()))]
+
+
+@dataclass(frozen=True)
+class ArchiveOrigin:
+    """A `.mbpack` file."""
+
+    archive: Archive
+
+    @property
+    def label(self) -> str:
+        """`archive` and its path."""
+        return f"archive {self.archive.file.absolute()}"
+
+    def manifest(self, line: IndexLine) -> Manifest:
+        """The archive's own."""
+        return self.archive.manifest
+
+    def sources(self, blob: Blob, scratch: Path) -> list[AnySource]:
+        """The member, unpacked once."""
+        folder = scratch / self.archive.manifest.digest()
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            self.archive.extract(folder)
+        return [FileSource(path=str(folder / blob.path))]
+
+
+def line_of(manifest: Manifest) -> IndexLine:
+    """What an index would say of a manifest that comes from no index."""
+    raw = manifest.canonical()
+    fields = (*Described.model_fields, *Relations.model_fields)
+    said = {name: getattr(manifest, name) for name in fields}
+    return IndexLine(
+        base=manifest.base,
+        manifest=hashlib.sha256(raw).hexdigest(),
+        manifest_size=len(raw),
+        size=manifest.size,
+        published=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **said,
+    )
+
+
+def read_local(path: Path) -> Candidate:
+    """The pack in a folder or an archive.
+
+    Raises:
+        NotFoundError: there is nothing there.
+        IntegrityError: it is not a sound pack.
+    """
+    if path.is_dir():
+        from registry_index.packing import build_manifest
+
+        manifest, files = build_manifest(path)
+        return Candidate(line_of(manifest), FolderOrigin(path, manifest, files))
+    from registry_index.archive import read_archive
+
+    archive = read_archive(path)
+    return Candidate(line_of(archive.manifest), ArchiveOrigin(archive))
