@@ -62,22 +62,29 @@ class Contract(BaseModel):
 
     @classmethod
     def read_toml(cls: type[T], file: Path) -> T:
-        """Read a TOML file of at most MAX_DOCUMENT_BYTES.
+        """`parse_toml` what a file holds, without reading more of it than is accepted."""
+        with file.open("rb") as stream:
+            return cls.parse_toml(stream.read(MAX_DOCUMENT_BYTES + 1), str(file))
+
+    @classmethod
+    def parse_toml(cls: type[T], raw: bytes, where: str) -> T:
+        """Read one TOML document; `where` is what to call it in an error.
 
         Raises:
             IntegrityError: it is too large, not UTF-8, not TOML, or not what is expected.
         """
         import tomli
 
-        if file.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise IntegrityError(f"{file}: is larger than {MAX_DOCUMENT_BYTES:,} bytes")
+        if len(raw) > MAX_DOCUMENT_BYTES:
+            raise IntegrityError(f"{where}: is larger than {MAX_DOCUMENT_BYTES:,} bytes")
         try:
-            value = tomli.loads(file.read_bytes().decode("utf-8"))
+            value = tomli.loads(raw.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise IntegrityError(f"{file}: is not UTF-8 (byte {error.start})") from None
-        except (tomli.TOMLDecodeError, RecursionError) as error:
-            raise IntegrityError(f"{file}: is not TOML ({error})") from None
-        return cls.from_object(value, str(file))
+            raise IntegrityError(f"{where}: is not UTF-8 (byte {error.start})") from None
+        except (ValueError, RecursionError) as error:
+            # a number of thousands of digits is a ValueError of Python, not of tomli
+            raise IntegrityError(f"{where}: is not TOML ({error})") from None
+        return cls.from_object(value, where)
 
     def canonical(self) -> bytes:
         """This record as canonical JSON: sorted keys, no spaces, UTF-8, one trailing newline."""
