@@ -9,9 +9,11 @@ from specs.base_card import BaseCard
 from specs.evals import Evals
 from specs.generation import Generation, Plan
 from specs.index_line import IndexLine, RegistryConfig
+from specs.lockfile import Lock
 from specs.manifest import Manifest
 from specs.model import Contract
 from specs.pack_toml import PackToml
+from specs.project import Project
 
 FOLDER = Path(__file__).parent
 MODELS: dict[str, type[Contract]] = {
@@ -19,9 +21,11 @@ MODELS: dict[str, type[Contract]] = {
     "evals": Evals,
     "generation": Generation,
     "index-line": IndexLine,
+    "lock": Lock,
     "manifest": Manifest,
     "pack-toml": PackToml,
     "plan": Plan,
+    "project": Project,
     "registry-config": RegistryConfig,
 }
 """Name of a schema -> the model it is made from."""
