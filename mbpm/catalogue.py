@@ -31,8 +31,8 @@ class Catalogue:
 
     def __init__(self, home: Home, given: Sequence[Source], known: Sequence[Source]) -> None:
         self._home = home
-        self._given = given
-        """Named on the command line."""
+        self.given = given
+        """Named on the command line or by a project, in that order."""
         self._known = known
         """The others, the one with the highest priority first."""
 
@@ -72,7 +72,7 @@ class Catalogue:
                 one that provided it does not have it any more.
             UsageError: not a pack's name.
         """
-        for source in self._given:
+        for source in self.given:
             if found := _offered(source, name):
                 return found
         label = self._bound.get(name)
@@ -84,7 +84,7 @@ class Catalogue:
         raise NotFoundError(f"no pack `{name}` in {self.describe()}", hint=self._alike(name))
 
     def _of(self, label: str, name: str) -> Sequence[Candidate]:
-        source = self._labelled(label)
+        source = self.source(label)
         if source is None:
             raise NotFoundError(
                 f"`{name}` came from the registry {label}, which is not there any more",
@@ -108,9 +108,10 @@ class Catalogue:
         return found
 
     def _all(self) -> list[Source]:
-        return [*self._given, *self._known]
+        return [*self.given, *self._known]
 
-    def _labelled(self, label: str) -> Source | None:
+    def source(self, label: str) -> Source | None:
+        """The registry that records and locks call by this label, where it can be had."""
         for source in self._all():
             if source.label == label:
                 return source
@@ -128,7 +129,7 @@ class Catalogue:
                 candidate = read_local(Path(path))
                 if kind in ("folder", "archive") and candidate.line.manifest == record.manifest:
                     return candidate
-        first = self._labelled(record.registry)
+        first = self.source(record.registry)
         for source in [*([first] if first else []), *self._all()]:
             with suppress(NotFoundError, IntegrityError):
                 for line in source.lines(record.name):
