@@ -28,23 +28,65 @@ class Entry(NamedTuple):
     panel: str
 
 
-_PACKS, _USE, _MAKE, _MACHINE = "Packs", "Use", "Make packs", "This machine"
-COMMANDS = {
-    "install": Entry("mbpm.commands.install", "Install packs, and the base they need", _PACKS),
-    "remove": Entry("mbpm.commands.remove", "Remove packs", _PACKS),
-    "list": Entry("mbpm.commands.list", "List what is installed", _PACKS),
-    "search": Entry("mbpm.commands.search", "Search the registry for packs", _PACKS),
-    "show": Entry("mbpm.commands.show", "Show one pack: what it does, how well, its files", _PACKS),
-    "verify": Entry("mbpm.commands.verify", "Check installed packs byte for byte", _PACKS),
-    "chat": Entry("mbpm.commands.chat", "Talk with the base and the installed packs", _USE),
-    "run": Entry("mbpm.commands.run", "Answer one question", _USE),
-    "train": Entry("mbpm.commands.train", "Train a pack from your own data", _MAKE),
-    "pack": Entry("mbpm.commands.pack", "Check a pack folder and make an archive of it", _MAKE),
-    "publish": Entry("mbpm.commands.publish", "Publish a pack folder to a registry", _MAKE),
-    "base": Entry("mbpm.commands.base", "List, install, remove and verify bases", _MACHINE),
-    "info": Entry("mbpm.commands.info", "Show home, versions, device, base and disk", _MACHINE),
-    "doctor": Entry("mbpm.commands.doctor", "Find what is wrong and how to mend it", _MACHINE),
-}
+_PACKS, _LOOK, _USE = "Change what is installed", "Look", "Use"
+_BACK, _PROJECT, _MAKE, _MACHINE = "Go back", "Projects", "Make packs", "This machine"
+
+
+def _entry(name: str, help: str, panel: str, module: str | None = None) -> tuple[str, Entry]:
+    return name, Entry(f"mbpm.commands.{module or name.replace('-', '_')}", help, panel)
+
+
+COMMANDS = dict(
+    [
+        _entry("install", "Install packs, and the base they need", _PACKS),
+        _entry("remove", "Remove packs; what they took stays until `gc`", _PACKS),
+        _entry("purge", "Remove packs and everything of them at once", _PACKS),
+        _entry("upgrade", "Upgrade packs; removes nothing", _PACKS),
+        _entry("full-upgrade", "Upgrade packs, removing what is in the way", _PACKS),
+        _entry("autoremove", "Remove what nothing needs any more", _PACKS),
+        _entry("reinstall", "Check packs and fetch what is damaged", _PACKS),
+        _entry("repair", "Check everything installed and mend what is damaged", _PACKS),
+        _entry("hold", "Keep packs at the version they have", _PACKS),
+        _entry("unhold", "Let held packs be upgraded again", _PACKS),
+        _entry("pin", "Keep a pack within a range of versions", _PACKS),
+        _entry("unpin", "Let pinned packs have any version again", _PACKS),
+        _entry("mark", "Mark packs as wanted, or as needed by others only", _PACKS),
+        _entry("list", "List what is installed", _LOOK),
+        _entry("outdated", "List installed packs that have a newer version", _LOOK),
+        _entry("search", "Search the registries for packs", _LOOK),
+        _entry("show", "Show one pack: what it does, how well, its files", _LOOK),
+        _entry("changelog", "Show what is new in the versions of a pack", _LOOK),
+        _entry("why", "Show what needs a pack", _LOOK),
+        _entry("tree", "Show what packs need, as a tree", _LOOK),
+        _entry("files", "List the files of a pack", _LOOK),
+        _entry("owner", "Tell which pack or base a file belongs to", _LOOK),
+        _entry("which", "Tell which pack would answer a question", _LOOK),
+        _entry("verify", "Check installed packs byte for byte", _LOOK),
+        _entry("chat", "Talk with the base and the installed packs", _USE),
+        _entry("run", "Answer one question", _USE),
+        _entry("history", "List what was changed, and when", _BACK),
+        _entry("undo", "Take the last change back", _BACK),
+        _entry("redo", "Make the change again that was taken back", _BACK),
+        _entry("rollback", "Go back to an earlier generation", _BACK),
+        _entry("init", "Begin a project: write mbpm.toml", _PROJECT),
+        _entry("add", "Add packs to the project", _PROJECT),
+        _entry("drop", "Take packs out of the project", _PROJECT),
+        _entry("lock", "Write mbpm.lock: the exact versions of the project", _PROJECT),
+        _entry("sync", "Install exactly what the project's lock says", _PROJECT),
+        _entry("train", "Train a pack from your own data", _MAKE),
+        _entry("pack", "Check a pack folder and make an archive of it", _MAKE),
+        _entry("publish", "Publish a pack folder to a registry", _MAKE),
+        _entry("registry", "Add, remove, list and refresh registries", _MACHINE),
+        _entry("base", "List, install, remove and verify bases", _MACHINE),
+        _entry("profile", "List and remove profiles: installs that share one store", _MACHINE),
+        _entry("download", "Fetch packs as archives without installing them", _MACHINE),
+        _entry("bundle", "Make one file of packs and base for a machine without network", _MACHINE),
+        _entry("gc", "Free the disk of what no generation needs", _MACHINE),
+        _entry("clean", "Drop unfinished downloads and cached indexes", _MACHINE),
+        _entry("info", "Show home, versions, device, base and disk", _MACHINE),
+        _entry("doctor", "Find what is wrong and how to mend it", _MACHINE),
+    ]
+)
 
 
 def _set(ctx: typer.Context, **changes: Any) -> None:
@@ -67,6 +109,16 @@ def _quiet(ctx: typer.Context, value: bool) -> None:
     # `--json --quiet` is json: the document was asked for, and nothing else is printed anyway.
     if value and ctx.obj.out.mode != "json":
         ctx.obj.out.mode = "quiet"
+
+
+def _profile(ctx: typer.Context, value: str | None) -> None:
+    if value is not None:
+        _set(ctx, profile=value)
+
+
+def _limit_rate(ctx: typer.Context, value: str | None) -> None:
+    if value is not None:
+        _set(ctx, limit_rate=value)
 
 
 def _offline(ctx: typer.Context, value: bool) -> None:
@@ -94,6 +146,15 @@ def _root(
             help="Where packs and bases live (or set `MBPM_HOME`)",
         ),
     ] = None,
+    profile: Annotated[
+        str | None,
+        _option(
+            "--profile",
+            callback=_profile,
+            metavar="NAME",
+            help="Which of the home's profiles to work on (or set `MBPM_PROFILE`)",
+        ),
+    ] = None,
     json: Annotated[
         bool, _option("--json", callback=_json, help="Print one JSON document")
     ] = False,
@@ -104,6 +165,16 @@ def _root(
         bool,
         _option("--offline", callback=_offline, help="Touch no network (or set `MBPM_OFFLINE=1`)"),
     ] = False,
+    limit_rate: Annotated[
+        str | None,
+        _option(
+            "--limit-rate",
+            callback=_limit_rate,
+            metavar="RATE",
+            help="Download at most so many bytes per second, as `500k` or `2M` "
+            "(or set `MBPM_LIMIT_RATE`)",
+        ),
+    ] = None,
     no_color: Annotated[
         bool, _option("--no-color", callback=_no_color, help="Use no colour (or set `NO_COLOR`)")
     ] = False,

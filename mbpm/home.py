@@ -2,10 +2,13 @@
 
     current                 the number of the generation that counts
     generations/N.json      one complete state each
-    store/                  the bytes (mbpm/store.py)
+    profiles/NAME/          the same two for each profile but `default`
+    store/                  the bytes of all profiles (mbpm/store.py)
+    derived/                what triggers made of installed packs (mbpm/triggers.py)
     staging/                work in progress, worthless to anyone else
     lock, owner.json        the one writer at a time (mbpm/lock.py)
     journal.json            what that writer is doing (mbpm/transaction.py)
+    registries.toml, tokens.toml, origins.json, cache/    registries (mbpm/registries)
 
 Reading takes no lock: `current` is replaced whole, and what a generation names stays in place for
 as long as it counts.
@@ -13,24 +16,58 @@ as long as it counts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specs.errors import IntegrityError, NotFoundError
+from specs.errors import IntegrityError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from mbpm.store import Store
     from specs.generation import Generation, InstalledBase, InstalledPack
 
 DEFAULT_BASE = "smollm2-135m"
+DEFAULT_PROFILE = "default"
 _MEND = "`mbpm doctor` tells what is damaged and how to mend it"
 
 
 class Home:
     """A home folder; making one reads and writes nothing."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, profile: str = DEFAULT_PROFILE) -> None:
+        """
+        Raises:
+            UsageError: not a profile's name.
+        """
         self.path = path
+        self.profile = profile
+        if profile != DEFAULT_PROFILE:
+            from specs.names import check_name
+
+            try:
+                check_name(profile)
+            except ValueError as error:
+                raise UsageError(f"profile {error}") from None
+
+    @property
+    def root(self) -> Path:
+        """Where the profile's generations are."""
+        if self.profile == DEFAULT_PROFILE:
+            return self.path
+        return self.path / "profiles" / self.profile
+
+    def with_profile(self, profile: str) -> Home:
+        """Another profile of the same home."""
+        return Home(self.path, profile)
+
+    def profiles(self) -> list[str]:
+        """The profiles that hold or held something, the default one first."""
+        try:
+            names = sorted(p.name for p in (self.path / "profiles").iterdir() if p.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        return [DEFAULT_PROFILE, *names]
 
     @property
     def staging(self) -> Path:
@@ -47,7 +84,7 @@ class Home:
     @property
     def pointer(self) -> Path:
         """The file that holds the number of the generation that counts."""
-        return self.path / "current"
+        return self.root / "current"
 
     @property
     def journal(self) -> Path:
@@ -56,7 +93,48 @@ class Home:
 
     def generation_path(self, number: int) -> Path:
         """The file of one generation."""
-        return self.path / "generations" / f"{number}.json"
+        return self.root / "generations" / f"{number}.json"
+
+    @property
+    def derived(self) -> Path:
+        """Where triggers put what they make."""
+        return self.path / "derived"
+
+    def numbers(self) -> list[int]:
+        """The numbers of the profile's generations that are kept, newest first."""
+        try:
+            names = [p.stem for p in (self.root / "generations").iterdir() if p.suffix == ".json"]
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        return sorted((int(n) for n in names if n.isdecimal()), reverse=True)
+
+    def generation(self, number: int) -> Generation:
+        """One generation of the profile; number 0 is the empty one before the first change.
+
+        Raises:
+            NotFoundError: it is not kept.
+            IntegrityError: it is damaged.
+        """
+        from specs.generation import Generation
+
+        if number == 0:
+            return Generation(number=0, created="", command="")
+        file = self.generation_path(number)
+        try:
+            return Generation.read(file)
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"there is no generation {number}",
+                hint="`mbpm history` lists the generations there are",
+            ) from None
+
+    def generations(self) -> Iterator[Generation]:
+        """The generations of the profile that count or counted, newest first, but damaged ones."""
+        counts = self.current().number
+        for number in self.numbers():
+            if number <= counts:
+                with suppress(IntegrityError, NotFoundError):
+                    yield self.generation(number)
 
     def current(self) -> Generation:
         """The generation that counts; number 0, empty, where nothing was ever installed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ from mbpm.output import Output
 from specs.errors import UsageError
 
 if TYPE_CHECKING:
+    from mbpm.catalogue import Catalogue
+    from mbpm.fetch.network import Network
     from mbpm.home import Home
 
 _TRUE = frozenset(["1", "true", "yes", "on"])
@@ -26,6 +28,10 @@ class State:
     """None means the default: `MBPM_HOME`, else the user's data folder."""
     out: Output = field(default_factory=Output)
     offline: bool = False
+    profile: str = "default"
+    """Which of the home's profiles the command works on."""
+    limit_rate: str | None = None
+    """Bytes per second that downloads may take together, as written."""
     command_line: str = "mbpm"
     """The command as typed, for the history."""
 
@@ -46,6 +52,8 @@ class State:
             home_path=Path(home).expanduser() if home else None,
             out=Output(no_color=bool(environ.get("NO_COLOR"))),
             offline=offline in _TRUE,
+            profile=environ.get("MBPM_PROFILE") or "default",
+            limit_rate=environ.get("MBPM_LIMIT_RATE") or None,
             command_line=" ".join(["mbpm", *arguments]),
         )
 
@@ -55,7 +63,30 @@ class State:
         from mbpm.home import Home
 
         if self.home_path is not None:
-            return Home(self.home_path.absolute())
+            return Home(self.home_path.absolute(), self.profile)
         import platformdirs
 
-        return Home(Path(platformdirs.user_data_dir("mbpm", appauthor=False)))
+        path = Path(platformdirs.user_data_dir("mbpm", appauthor=False))
+        return Home(path, self.profile)
+
+    @cached_property
+    def network(self) -> Network:
+        """The one way to any server."""
+        from mbpm.fetch.network import Network
+        from mbpm.registries.tokens import Tokens
+
+        return Network(
+            offline=self.offline,
+            limit_rate=self.limit_rate,
+            authorize=Tokens(self.home.path).authorize,
+        )
+
+    def catalogue(self, registries: Sequence[str] | None = None) -> Catalogue:
+        """What can be installed.
+
+        Args:
+            registries: Names, directories or addresses given as `--registry`; looked at first.
+        """
+        from mbpm.catalogue import Catalogue
+
+        return Catalogue.open(self.home, self.network, registries or ())

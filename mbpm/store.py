@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from mbpm.files import link_or_copy, make_read_only, remove, replace, write_atomic
@@ -98,20 +99,32 @@ class Store:
             )
         return raw
 
-    def make_pack(self, manifest: Manifest) -> Path:
-        """Build the folder of a pack whose blobs are all here, unless it is there already."""
-        raw = manifest.canonical()
-        digest = self.add_bytes(raw)
-        return self._make(self.pack_path(digest), MANIFEST_FILE, digest, manifest.blobs)
+    def has_document(self, sha256: str) -> bool:
+        """Whether a manifest or card with this digest is here, and is what it was."""
+        try:
+            self._document(sha256, "document")
+        except IntegrityError:
+            return False
+        return True
 
-    def make_base(self, card: BaseCard) -> Path:
-        """Build the folder of a base whose blobs are all here, unless it is there already."""
+    def make_pack(self, manifest: Manifest, *, anew: bool = False) -> Path:
+        """Build the folder of a pack whose blobs are all here, unless it is there already.
+
+        With `anew`, what stands in its place is replaced.
+        """
+        digest = self.add_bytes(manifest.canonical())
+        return self._make(self.pack_path(digest), MANIFEST_FILE, digest, manifest.blobs, anew)
+
+    def make_base(self, card: BaseCard, *, anew: bool = False) -> Path:
+        """Build the folder of a base; as `make_pack`."""
         digest = self.add_bytes(card.canonical())
         files = [f.blob for f in card.files]
-        return self._make(self.base_path(digest), CARD_FILE, digest, files)
+        return self._make(self.base_path(digest), CARD_FILE, digest, files, anew)
 
-    def _make(self, target: Path, document: str, digest: str, blobs: Iterable[Blob]) -> Path:
-        if target.is_dir():
+    def _make(
+        self, target: Path, document: str, digest: str, blobs: Iterable[Blob], anew: bool
+    ) -> Path:
+        if target.is_dir() and not anew:
             return target
         folder = self.staging / uuid.uuid4().hex
         folder.mkdir(parents=True)
@@ -119,10 +132,24 @@ class Store:
         for blob in blobs:
             link_or_copy(self.blob_path(blob.sha256), folder / blob.path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        self._take_away(target)
         replace(folder, target)
         return target
 
     def drop(self, kind: str, digest: str) -> None:
         """Remove a pack's or base's folder, or a blob, by digest."""
         paths = {"pack": self.pack_path, "base": self.base_path, "blob": self.blob_path}
-        remove(paths[kind](digest))
+        path = paths[kind](digest)
+        if kind == "blob":
+            remove(path)
+        else:
+            # under its final name a folder is whole or not there, whenever this is killed
+            remove(self._take_away(path))
+
+    def _take_away(self, path: Path) -> Path:
+        """Move what is at `path`, if anything, to the staging area."""
+        away = self.staging / uuid.uuid4().hex
+        self.staging.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.rename(away)
+        return away

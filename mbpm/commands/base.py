@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mbpm.options import DryRun, Registries, Yes
 from mbpm.state import State
 
 app = typer.Typer(
@@ -13,21 +14,15 @@ app = typer.Typer(
     help="List, install, remove and verify bases: the models that packs are added to.",
 )
 
-Registries = Annotated[
-    list[str] | None,
-    typer.Option("--registry", metavar="DIRECTORY", help="Look here too; may be repeated"),
-]
-
 
 @app.command("list")
 def list_bases(ctx: typer.Context, registry: Registries = None) -> None:
     """List the bases there are and which are installed."""
-    from mbpm.catalogue import Catalogue, registry_roots
     from mbpm.output import size
 
     state: State = ctx.obj
     generation = state.home.current()
-    cards = {o.card.name: o.card for o in Catalogue(registry_roots(registry)).bases()}
+    cards = {o.card.name: o.card for o in state.catalogue(registry).bases()}
     for installed in generation.bases:
         cards.setdefault(installed.name, state.home.store.card(installed.card))
     rows = []
@@ -67,45 +62,39 @@ def install_base(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="A base of `mbpm base list`")],
     registry: Registries = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and change nothing")
-    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     reinstall: Annotated[
         bool, typer.Option("--reinstall", help="Check installed files and fetch what is damaged")
     ] = False,
 ) -> None:
     """Install a base. A download that was cut goes on where it stopped."""
-    from mbpm.catalogue import Catalogue, registry_roots
-    from mbpm.commands.install import run
-    from mbpm.install import Prepared, prepare_base
+    from mbpm.change import carry_out
+    from mbpm.change.install import prepare_base
 
     state: State = ctx.obj
-    catalogue = Catalogue(registry_roots(registry))
-
-    def again() -> Prepared:
-        return prepare_base(state.home, name, catalogue, reinstall=reinstall)
-
-    prepared = again()
-    if prepared.plan.empty:
-        whole = ", and every byte of it is right" if reinstall else ""
-        state.out.note(f"base {name} is installed already{whole}")
-    run(state, prepared, again, yes=yes, dry_run=dry_run)
+    catalogue = state.catalogue(registry)
+    carry_out(
+        state,
+        lambda: prepare_base(state.home, name, catalogue, reinstall=reinstall),
+        yes=yes,
+        dry_run=dry_run,
+    )
 
 
 @app.command("remove")
 def remove_base(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="An installed base")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and change nothing")
-    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Remove a base and free its disk. Refused while an installed pack needs it."""
-    from mbpm.commands.remove import run
+    """Remove a base. Refused while an installed pack needs it."""
+    from mbpm.change import carry_out
+    from mbpm.change.removal import prepare_removal
 
-    run(ctx.obj, [], [name], yes=yes, dry_run=dry_run)
+    state: State = ctx.obj
+    carry_out(state, lambda: prepare_removal(state.home, [], [name]), yes=yes, dry_run=dry_run)
 
 
 @app.command("verify")

@@ -30,7 +30,7 @@ def test_lists_offers_and_what_is_installed(cli: Cli, registry: Path) -> None:
 def test_install_twice(cli: Cli, registry: Path) -> None:
     result = cli.ok("base", "install", "tiny", "--registry", registry, "--yes")
     assert "installed base tiny" in result.err
-    assert "memory   4.1 kB when resident" in result.out
+    assert "memory     4.1 kB when resident" in result.out
     assert "installed already" in cli.ok("base", "install", "tiny", "--registry", registry).err
 
 
@@ -40,11 +40,12 @@ def test_unknown_base(cli: Cli, registry: Path) -> None:
     assert "did you mean `tiny`?" in result.err
 
 
-def test_remove_frees_the_disk(cli: Cli, registry: Path) -> None:
+def test_gc_after_remove_frees_the_disk(cli: Cli, registry: Path) -> None:
     cli.ok("base", "install", "tiny", "--registry", registry, "--yes")
     assert cli("base", "remove", "tiny").code == 2
     result = cli.ok("base", "remove", "tiny", "--yes")
-    assert "remove   base tiny" in result.out
+    assert "remove     base tiny" in result.out
+    cli.ok("gc", "--yes")
     assert [f for f in (cli.home / "store").rglob("*") if f.is_file()] == []
     assert cli("base", "remove", "tiny", "--yes").code == 3
 
@@ -112,6 +113,6 @@ def test_newer_card_of_the_same_weights_fetches_nothing(cli: Cli, tmp_path: Path
     changed = tiny_base(tmp_path / "files", description="Better described")
     (root / "bases" / "tiny.json").write_bytes(changed.canonical())
     result = cli.ok("base", "install", "tiny", "--registry", root, "--yes")
-    assert "fetch    0 B" in result.out
+    assert "fetch      0 B" in result.out
     assert "Better described" in cli.ok("base", "list").out
     cli.ok("base", "verify")

@@ -120,6 +120,7 @@ def test_kill_during_removal(cli: Cli, registry: Path, publish: Publish) -> None
             cli.ok("remove", "alpha", "--yes")
         cli.ok("remove", "beta", "--yes")
         cli.ok("base", "remove", "tiny", "--yes")
+        cli.ok("gc", "--yes")
         left = [f for f in (cli.home / "store").rglob("*") if f.is_file()]
         assert left == [], f"moment {moment}: nothing is left on the disk"
         if not killed:

@@ -26,10 +26,10 @@ Publish = Callable[..., None]
 def test_installs_pack_and_base(cli: Cli, registry: Path, publish: Publish) -> None:
     publish("alpha")
     result = cli.ok("install", "alpha", "--registry", registry, "--yes")
-    assert "install  alpha 1.0.0" in result.out
-    assert "install  base tiny" in result.out
-    assert "fetch    2.0 kB" in result.out
-    assert "memory   " in result.out
+    assert "install    alpha 1.0.0" in result.out
+    assert "install    base tiny" in result.out
+    assert "fetch      2.0 kB" in result.out
+    assert "memory     " in result.out
     assert cli.installed() == {"alpha": "1.0.0"}
     assert cli.bases() == ["tiny"]
 
@@ -74,7 +74,7 @@ def test_second_install_fetches_nothing(cli: Cli, registry: Path, publish: Publi
 def test_dry_run_changes_nothing(cli: Cli, registry: Path, publish: Publish) -> None:
     publish("alpha")
     result = cli.ok("install", "alpha", "--registry", registry, "--dry-run")
-    assert "install  alpha 1.0.0" in result.out
+    assert "install    alpha 1.0.0" in result.out
     assert not cli.home.exists()
 
 
@@ -115,15 +115,17 @@ def test_requirement_picks_the_version(cli: Cli, registry: Path, publish: Publis
         cli.ok("install", "alpha", "--registry", registry).err
     )
     result = cli.ok("install", "alpha@2", "--registry", registry, "--yes")
-    assert "change   alpha 1.4.0 -> 2.0.0" in result.out
+    assert "upgrade    alpha 1.4.0 -> 2.0.0" in result.out
     assert cli.installed() == {"alpha": "2.0.0"}
 
 
-def test_old_version_leaves_the_disk(cli: Cli, registry: Path, publish: Publish) -> None:
+def test_old_version_leaves_the_disk_at_the_next_gc(cli: Cli, registry: Path, publish: Publish) -> None:
     publish("alpha")
     cli.ok("install", "alpha", "--registry", registry, "--yes")
     publish("alpha", "2.0.0")
     cli.ok("install", "alpha@2", "--registry", registry, "--yes")
+    assert len(list((cli.home / "store" / "packs").iterdir())) == 2
+    cli.ok("gc", "--yes")
     assert len(list((cli.home / "store" / "packs").iterdir())) == 1
     cli.ok("verify")
 
@@ -132,7 +134,7 @@ def test_what_it_requires_comes_along(cli: Cli, registry: Path, publish: Publish
     publish("alpha")
     publish("beta", requires={"alpha": "1"})
     result = cli.ok("install", "beta", "--registry", registry, "--yes")
-    assert "install  alpha 1.0.0" in result.out
+    assert "install    alpha 1.0.0" in result.out
     assert "(required)" in cli.ok("list").out
 
 
@@ -330,7 +332,7 @@ def test_damaged_pack_is_repaired(cli: Cli, registry: Path, publish: Publish) ->
     assert cli("verify").code == 5
     assert "installed already" in cli.ok("install", "alpha", "--registry", registry).err
     result = cli.ok("install", "alpha", "--registry", registry, "--reinstall", "--yes")
-    assert "repair   alpha 1.0.0" in result.out
+    assert "repair     alpha 1.0.0" in result.out
     cli.ok("verify")
 
 
@@ -379,7 +381,9 @@ def test_base_of_the_same_name_but_other_bytes(
     published(pack_folder(tmp_path / "delta", "delta", fingerprint="d" * 64), other)
     result = cli("install", "delta", "--registry", other, "--yes")
     assert result.code == 4
-    assert "another base called tiny is installed, and alpha needs it" in result.err
+    assert f"alpha 1.0.0 was made for base tiny ({FINGERPRINT[:12]})" in result.err
+    assert "delta 1.0.0 was made for another base tiny (dddddddddddd)" in result.err
+    assert "`mbpm remove alpha` makes room" in result.err
     assert FINGERPRINT not in result.err
 
 

@@ -21,13 +21,14 @@ def two(cli: Cli, registry: Path, publish: Publish) -> Cli:
     return cli
 
 
-def test_frees_what_only_this_pack_needs(two: Cli) -> None:
+def test_gc_then_frees_what_only_this_pack_needs(two: Cli) -> None:
     blobs = two.home / "store" / "blobs"
     before = {f for f in blobs.rglob("*") if f.is_file()}
     result = two.ok("remove", "beta", "--yes")
-    assert "remove   beta 1.0.0" in result.out
-    assert "disk     frees " in result.out
+    assert "remove     beta 1.0.0" in result.out
+    assert "disk       frees " in result.out
     assert two.installed() == {"alpha": "1.0.0"}
+    two.ok("gc", "--yes")
     assert {f for f in blobs.rglob("*") if f.is_file()} < before
     two.ok("verify")
 

@@ -1,0 +1,318 @@
+"""Working out what installing and upgrading would do; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mbpm.change.steps import (
+    BaseStep,
+    Changes,
+    PackStep,
+    Prepared,
+    base_for,
+    base_step,
+    found,
+)
+from mbpm.inventory import damaged_blobs, whole_base, whole_pack
+from specs.errors import IntegrityError, UsageError
+from specs.generation import InstalledPack, KeptBack, LeftOut, Plan
+from specs.names import check_name
+from specs.versions import Requirement, Version
+
+if TYPE_CHECKING:
+    from mbpm.catalogue import BaseOffer, Candidate, Catalogue
+    from mbpm.home import Home
+    from mbpm.resolver import Request, Solution
+    from mbpm.store import Store
+    from specs.generation import Generation
+    from specs.manifest import Manifest
+
+LOCAL = ("folder ", "archive ", "bundle ")
+"""Beginnings of `InstalledPack.registry` of what came from no registry."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a command line wants to be true afterwards."""
+
+    requests: tuple[Request, ...] = ()
+    upgrade: frozenset[str] = frozenset()
+    """Installed packs to make as new as possible."""
+    removable: bool = False
+    """Whether other installed packs may go for it."""
+    exact: bool = False
+    """Whether everything goes that the requests do not need."""
+    recommends: bool = True
+    prereleases: bool = False
+    locked: Mapping[str, str] = field(default_factory=dict)
+    """Name -> manifest digest to prefer above all."""
+    keep_marks: bool = False
+    """Whether a requested pack that came for others only stays marked so."""
+    reinstall: bool = False
+    """Whether every byte of what is requested and installed is checked."""
+
+
+def parse_target(text: str) -> Request:
+    """Read `NAME`, `NAME@REQUIREMENT`, a folder or a `.mbpack` file from the command line.
+
+    Raises:
+        UsageError: it is none of these.
+        NotFoundError, IntegrityError: as `mbpm.catalogue.read_local`.
+    """
+    from mbpm.resolver import Request
+
+    if "/" in text or "\\" in text or text in (".", "..") or text.endswith(".mbpack"):
+        from mbpm.catalogue import read_local
+
+        candidate = read_local(Path(text).expanduser())
+        return Request(candidate.line.name, pinned=candidate)
+    name, at, requirement = text.partition("@")
+    hint = None
+    if Path(name).is_dir():
+        hint = f"`mbpm install ./{name}` installs the folder"
+    try:
+        check_name(name)
+        return Request(name, Requirement(requirement) if at else None)
+    except ValueError as error:
+        raise UsageError(str(error), hint=hint) from None
+
+
+def prepare(home: Home, goal: Goal, catalogue: Catalogue) -> Prepared:
+    """What reaching a goal takes.
+
+    Raises:
+        NotFoundError, ResolutionError, IntegrityError: as `mbpm.resolver.resolve`.
+    """
+    before = home.current()
+    changes = Changes.on(before, home.store)
+    manifests = known_manifests(before, home.store)
+    if _reached(goal, before, manifests, home.store):
+        satisfied = [_title(before.pack(r.name)) for r in goal.requests]
+        return changes.prepared(satisfied=satisfied)
+    solution = _solve(goal, before, manifests, catalogue)
+    for name, reason in solution.removed.items():
+        changes.remove_pack(name, reason)
+    asked = {r.name for r in goal.requests}
+    wanted = frozenset() if goal.keep_marks else asked
+    satisfied = []
+    for name, candidate in solution.packs.items():
+        record = before.pack(name)
+        manifest = manifests[name] if candidate.origin is None else candidate.manifest()
+        damaged: frozenset[str] = frozenset()
+        same = record is not None and record.manifest == manifest.digest()
+        if record is not None and same:
+            folder = home.store.pack_path(record.manifest)
+            if goal.reinstall and name in asked:
+                damaged = damaged_blobs(home.store, folder, manifest.blobs)
+            if not damaged and whole_pack(home.store, manifest):
+                if name in wanted and record.auto:
+                    changes.mark_pack(record.model_copy(update={"auto": False}), "wanted itself")
+                elif name in wanted:
+                    satisfied.append(_title(record))
+                continue
+            if candidate.origin is None:
+                candidate = found(record, catalogue)
+        card = base_for(manifest, changes, catalogue.bases)
+        assert candidate.origin is not None
+        new = _record(name, manifest, card.name, candidate, record, wanted=name in wanted)
+        needed_by = solution.needed_by.get(name, ())
+        reason = f"required by {', '.join(needed_by)}" if new.auto and needed_by else ""
+        changes.put_pack(PackStep(new, manifest, candidate, card, damaged), reason=reason)
+    return changes.prepared(_remarks(before, solution), satisfied)
+
+
+def _title(record: InstalledPack | None) -> str:
+    assert record is not None
+    return f"{record.name} {record.version}"
+
+
+def _record(
+    name: str,
+    manifest: Manifest,
+    base: str,
+    candidate: Candidate,
+    old: InstalledPack | None,
+    *,
+    wanted: bool,
+) -> InstalledPack:
+    assert candidate.origin is not None
+    return InstalledPack(
+        name=name,
+        version=manifest.version,
+        manifest=manifest.digest(),
+        base=base,
+        registry=candidate.origin.label,
+        auto=not wanted if old is None else old.auto and not wanted,
+        held=old is not None and old.held,
+        pin=old.pin if old is not None else None,
+    )
+
+
+def _reached(
+    goal: Goal, before: Generation, manifests: Mapping[str, Manifest], store: Store
+) -> bool:
+    """Whether everything asked for is there, and nothing has to be looked up to know it."""
+    if goal.upgrade or goal.exact or goal.reinstall or goal.removable or goal.locked:
+        return False
+    for request in goal.requests:
+        record = before.pack(request.name)
+        if record is None or record.auto or request.pinned or request.name not in manifests:
+            return False
+        if request.requirement and not request.requirement.admits(Version(record.version)):
+            return False
+        if not whole_pack(store, manifests[request.name]) or before.base(record.base) is None:
+            return False
+    return True
+
+
+def _solve(
+    goal: Goal,
+    before: Generation,
+    manifests: Mapping[str, Manifest],
+    catalogue: Catalogue,
+) -> Solution:
+    from mbpm.catalogue import Candidate, line_of
+    from mbpm.hardware import detect
+    from mbpm.resolver import Installed, Problem, resolve
+
+    installed = {
+        record.name: Installed(
+            Candidate(line_of(manifests[record.name]), None),
+            auto=record.auto,
+            held=record.held,
+            pin=Requirement(record.pin) if record.pin else None,
+        )
+        for record in before.packs
+        if record.name in manifests
+    }
+    asked = {r.name for r in goal.requests}
+    # what came from a folder or file is nobody's to upgrade unless it is named
+    own = {p.name for p in before.packs if p.registry.startswith(LOCAL)} - asked
+
+    def lookup(name: str) -> Sequence[Candidate]:
+        if name in own and name in installed:
+            return [installed[name].candidate]
+        return catalogue.candidates(name)
+
+    requests = tuple(_again(r, before, catalogue) if goal.reinstall else r for r in goal.requests)
+    bases = {o.card.fingerprint: o.card.name for o in catalogue.bases()}
+    bases |= {b.fingerprint: b.name for b in before.bases}
+    return resolve(
+        Problem(
+            requests=requests,
+            installed=installed,
+            lookup=lookup,
+            providers=catalogue.providers,
+            bases=bases,
+            hardware=detect(),
+            upgrade=goal.upgrade & installed.keys(),
+            removable=goal.removable,
+            exact=goal.exact,
+            recommends=goal.recommends,
+            prereleases=goal.prereleases,
+            locked=goal.locked,
+        )
+    )
+
+
+def _again(request: Request, before: Generation, catalogue: Catalogue) -> Request:
+    """The request pinned to the very version that is installed, where its registry has it."""
+    from mbpm.resolver import Request
+
+    record = before.pack(request.name)
+    if record is None or request.pinned is not None or request.requirement is not None:
+        return request
+    return Request(request.name, pinned=found(record, catalogue))
+
+
+def _remarks(before: Generation, solution: Solution) -> Plan:
+    kept = []
+    for name, (newest, reason) in sorted(solution.kept_back.items()):
+        record = before.pack(name)
+        assert record is not None
+        kept.append(KeptBack(name=name, version=record.version, newest=newest.text, reason=reason))
+    left = [LeftOut(name=n, reason=r) for n, r in sorted(solution.left_out.items())]
+    return Plan(kept_back=tuple(kept), left_out=tuple(left))
+
+
+def prepare_base(home: Home, name: str, catalogue: Catalogue, *, reinstall: bool) -> Prepared:
+    """What installing a base takes.
+
+    Raises:
+        NotFoundError: no such base.
+        ResolutionError: another base of this name is installed and packs need it.
+    """
+    before, store, offer = home.current(), home.store, catalogue.base(name)
+    changes = Changes.on(before, store)
+    step = base_step(offer, changes, auto=False)
+    record = before.base(name)
+    if step is None and record is not None and reinstall:
+        blobs = [f.blob for f in offer.card.files]
+        damaged = damaged_blobs(store, store.base_path(record.card), blobs)
+        step = BaseStep(record, offer.card, offer, damaged) if damaged else None
+    if step is not None:
+        changes.put_base(step)
+        return changes.prepared()
+    return changes.prepared(satisfied=[f"base {name}"])
+
+
+def prepare_repair(
+    home: Home, packs: Sequence[InstalledPack], catalogue: Catalogue, *, bases: bool
+) -> Prepared:
+    """What mending damaged packs, and with `bases` all damaged bases, takes.
+
+    Reads every byte of them.
+
+    Raises:
+        ResolutionError: something is damaged and cannot be had any more.
+    """
+    before, store = home.current(), home.store
+    changes = Changes.on(before, store)
+    for base in before.bases if bases else ():
+        card = None
+        with suppress(IntegrityError):
+            card = store.card(base.card)
+        blobs = [f.blob for f in card.files] if card else []
+        damaged = damaged_blobs(store, store.base_path(base.card), blobs)
+        if card is None or damaged or not whole_base(store, card):
+            offer = _offer(base.name, base.fingerprint, catalogue)
+            changes.put_base(BaseStep(base, offer.card, offer, damaged))
+    for record in packs:
+        manifest, candidate = None, None
+        with suppress(IntegrityError):
+            manifest = store.manifest(record.manifest)
+        damaged = frozenset()
+        if manifest is not None:
+            folder = store.pack_path(record.manifest)
+            damaged = damaged_blobs(store, folder, manifest.blobs)
+            if not damaged and whole_pack(store, manifest):
+                continue
+        candidate = found(record, catalogue)
+        manifest = manifest or candidate.manifest()
+        card = base_for(manifest, changes, catalogue.bases)
+        changes.put_pack(PackStep(record, manifest, candidate, card, damaged))
+    return changes.prepared()
+
+
+def _offer(name: str, fingerprint: str, catalogue: Catalogue) -> BaseOffer:
+    for offer in catalogue.bases():
+        if offer.card.fingerprint == fingerprint:
+            return offer
+    raise IntegrityError(
+        f"base {name} ({fingerprint[:12]}) is damaged, and no registry offers it",
+        hint="`--registry` names one that has it; `mbpm base list` shows the bases there are",
+    )
+
+
+def known_manifests(generation: Generation, store: Store) -> dict[str, Manifest]:
+    """The manifests of the installed packs, without those that are damaged: a pack nothing is
+    known of counts as not installed, and must not keep others from being installed."""
+    known = {}
+    for pack in generation.packs:
+        with suppress(IntegrityError):
+            known[pack.name] = store.manifest(pack.manifest)
+    return known

@@ -1,0 +1,90 @@
+"""Showing a plan, asking, carrying it out and saying so: the end of every command that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mbpm.change.apply import apply
+from mbpm.change.show import done, show
+from mbpm.transaction import writer
+
+if TYPE_CHECKING:
+    from mbpm.change.steps import Prepared
+    from mbpm.state import State
+    from specs.generation import Cause, Generation
+
+
+def carry_out(
+    state: State,
+    prepare: Callable[[], Prepared],
+    *,
+    yes: bool,
+    dry_run: bool,
+    cause: Cause = "change",
+    restores: int | None = None,
+    idle: str | None = None,
+) -> Generation:
+    """Plan, ask, do, and report; prints the JSON document too.
+
+    Args:
+        state: The command.
+        prepare: Makes the plan; called again when something else was installed in between.
+        yes: Do not ask.
+        dry_run: Only show.
+        cause: What the history says of it.
+        restores: The generation whose content it repeats.
+        idle: What to say when there is nothing to do.
+
+    Raises:
+        MbpmError: as the plan, the question and `apply` do.
+    """
+    out, home = state.out, state.home
+    prepared = prepare()
+    plan = prepared.plan
+    document = {"plan": plan.model_dump(mode="json"), "changed": False}
+    for title in prepared.satisfied:
+        out.note(f"{title} is installed already")
+    show(plan, out, purge=bool(prepared.purged))
+    if (plan.empty and not prepared.purged) or dry_run:
+        if plan.empty and home.journal.exists() and not dry_run:
+            # a killed command got as far as this; what it left is put right all the same
+            with writer(home, out, state.command_line):
+                pass
+        if plan.empty and idle and not prepared.satisfied:
+            out.note(idle)
+        out.result({**document, "generation": prepared.before.number})
+        return prepared.before
+    if any(p.action != "mark" for p in plan.packs) or plan.bases or prepared.purged:
+        out.confirm("Go ahead?", yes=yes)
+    with writer(home, out, state.command_line) as right:
+        generation = apply(
+            right, prepared, prepare, state.network, out, cause=cause, restores=restores
+        )
+    done(plan, out)
+    out.result({**document, "changed": True, "generation": generation.number})
+    return generation
+
+
+def restore(
+    state: State,
+    target: Generation,
+    *,
+    cause: Cause,
+    restores: int,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Go back to an earlier generation's packs and bases, in a new generation."""
+    from mbpm.change.restore import prepare_exact
+
+    catalogue = state.catalogue()
+    carry_out(
+        state,
+        lambda: prepare_exact(state.home, target.packs, catalogue, bases=target.bases),
+        yes=yes,
+        dry_run=dry_run,
+        cause=cause,
+        restores=restores,
+        idle=f"generation {target.number} holds what is installed already",
+    )

@@ -1,0 +1,75 @@
+"""A plan in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mbpm.output import size
+
+if TYPE_CHECKING:
+    from mbpm.output import Output
+    from specs.generation import Plan, PlannedPack
+
+_DONE = {
+    "install": "installed",
+    "upgrade": "upgraded",
+    "downgrade": "downgraded",
+    "replace": "replaced",
+    "remove": "removed",
+    "repair": "repaired",
+}
+
+
+def show(plan: Plan, out: Output, *, purge: bool = False) -> None:
+    """Print what is about to happen, for people.
+
+    Args:
+        plan: What is about to happen.
+        out: Where to.
+        purge: Whether what is removed is freed at once.
+    """
+    for pack in plan.packs:
+        if pack.action == "mark":
+            continue
+        reason = f" ({pack.reason})" if pack.reason else ""
+        out.line(f"{pack.action:<9}  {pack.name} {_versions(pack)}{reason}")
+        if pack.action in ("upgrade", "downgrade") and pack.line and pack.line.notes:
+            out.line(f"{'':<9}    {pack.line.notes.splitlines()[0]}")
+        if pack.line is not None and pack.line.forced:
+            out.warn(f"{pack.name} was published in spite of: {'; '.join(pack.line.forced)}")
+    for base in plan.bases:
+        out.line(f"{base.action:<9}  base {base.name}")
+    for kept in plan.kept_back:
+        out.line(f"kept back  {kept.name} {kept.version} ({kept.newest} exists; {kept.reason})")
+    for left in plan.left_out:
+        out.line(f"left out   {left.name} (recommended; {left.reason})")
+    if not plan.bases and all(p.action == "mark" for p in plan.packs):
+        return
+    actions = [p.action for p in plan.packs] + [b.action for b in plan.bases]
+    if any(action not in ("remove", "mark") for action in actions):
+        out.line(f"fetch      {size(plan.fetch_bytes)}")
+    freed = plan.fetch_bytes - plan.disk_bytes
+    if plan.fetch_bytes or not freed:
+        out.line(f"disk       takes {size(plan.fetch_bytes)}")
+    if freed:
+        when = "" if purge else " at the next `mbpm gc`"
+        out.line(f"disk       frees {size(freed)}{when}")
+    if plan.resident_bytes:
+        out.line(f"memory     {size(plan.resident_bytes)} when resident")
+
+
+def _versions(pack: PlannedPack) -> str:
+    if pack.old and pack.new and pack.old != pack.new:
+        return f"{pack.old} -> {pack.new}"
+    return pack.new or pack.old or ""
+
+
+def done(plan: Plan, out: Output) -> None:
+    """Say what was done."""
+    for pack in plan.packs:
+        if pack.action == "mark":
+            out.note(f"{pack.name} {pack.old}: {pack.reason}")
+        else:
+            out.note(f"{_DONE[pack.action]} {pack.name} {_versions(pack)}")
+    for base in plan.bases:
+        out.note(f"{_DONE.get(base.action, base.action)} base {base.name}")

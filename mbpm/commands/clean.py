@@ -1,0 +1,34 @@
+"""`mbpm clean`: drop what can be fetched again."""
+
+from __future__ import annotations
+
+import typer
+
+from mbpm.options import DryRun, Yes
+from mbpm.state import State
+
+
+def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> None:
+    """Drop unfinished downloads and the copies of registries' indexes.
+
+    Nothing that is installed is touched. What another process is fetching right now stays.
+    `mbpm gc` frees what was installed once.
+    """
+    from mbpm.commands.gc import rows, show
+    from mbpm.garbage import cached, free
+    from mbpm.output import size
+    from mbpm.transaction import writer
+
+    state: State = ctx.obj
+    home, out = state.home, state.out
+    found = cached(home)
+    show(out, found)
+    freed = 0
+    if found and not dry_run:
+        out.confirm("Drop it?", yes=yes)
+        with writer(home, out, state.command_line) as right:
+            found = cached(home)
+            free(right, found)
+        freed = sum(w.size for w in found)
+        out.note(f"freed {size(freed)}")
+    out.result({"found": rows(found), "freed_bytes": freed})

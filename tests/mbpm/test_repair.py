@@ -1,0 +1,97 @@
+"""`mbpm repair` and `mbpm reinstall`: damaged bytes come back, good ones are not fetched again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mbpm.home import Home
+from registry_index.publish import publish_base
+from specs.blobs import CHUNK_BYTES
+from tests.support.cli import Cli
+from tests.support.packs import tiny_base
+
+Publish = Callable[..., None]
+
+
+def overwrite(file: Path, offset: int, data: bytes) -> None:
+    file.chmod(0o644)
+    with file.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(data)
+
+
+@pytest.fixture
+def alpha(cli: Cli, registry: Path, publish: Publish) -> Path:
+    """The installed adapter of `alpha`."""
+    publish("alpha")
+    cli.ok("install", "alpha", "--registry", registry, "--yes")
+    (folder,) = Home(cli.home).pack_dirs()
+    return folder / "adapter.safetensors"
+
+
+def test_nothing_damaged(cli: Cli, alpha: Path) -> None:
+    assert "every byte is right" in cli.ok("repair").err
+    assert "every byte is right" in cli.ok("reinstall", "alpha").err
+
+
+@pytest.mark.parametrize("command", [("repair",), ("reinstall", "alpha")])
+def test_changed_byte(cli: Cli, alpha: Path, command: tuple[str, ...]) -> None:
+    overwrite(alpha, 100, b"\0\1\2")
+    assert cli("verify").code == 5
+    result = cli.ok(*command, "--yes")
+    assert "repair     alpha 1.0.0" in result.out
+    cli.ok("verify")
+
+
+def test_lost_file(cli: Cli, alpha: Path) -> None:
+    alpha.unlink()
+    cli.ok("repair", "--yes")
+    cli.ok("verify")
+
+
+def test_lost_manifest(cli: Cli, alpha: Path) -> None:
+    home = Home(cli.home)
+    (pack,) = home.current().packs
+    home.store.blob_path(pack.manifest).unlink()
+    assert cli("verify").code == 5
+    cli.ok("repair", "--yes")
+    cli.ok("verify")
+
+
+def test_base_is_mended_too(cli: Cli, alpha: Path) -> None:
+    home = Home(cli.home)
+    (base,) = home.current().bases
+    overwrite(home.base_dir(base) / "weights.gguf", 0, b"!")
+    result = cli.ok("repair", "--yes")
+    assert "repair     base tiny" in result.out
+    cli.ok("verify")
+
+
+def test_only_the_bad_chunk_is_needed(cli: Cli, tmp_path: Path) -> None:
+    """Where the source lost all but one chunk, a repair of that chunk still works."""
+    registry = tmp_path / "registry"
+    files = tmp_path / "files"
+    weights = bytes(range(256)) * (3 * CHUNK_BYTES // 256)
+    publish_base(tiny_base(files, weights=weights), registry)
+    cli.ok("base", "install", "tiny", "--registry", registry, "--yes")
+    home = Home(cli.home)
+    (base,) = home.current().bases
+    overwrite(home.base_dir(base) / "weights.gguf", CHUNK_BYTES + 5, b"!!")
+    source = files / "tiny.gguf"
+    overwrite(source, 0, bytes(CHUNK_BYTES))
+    overwrite(source, 2 * CHUNK_BYTES, bytes(CHUNK_BYTES))
+    cli.ok("repair", "--registry", registry, "--yes")
+    cli.ok("verify")
+
+
+def test_cannot_be_had_any_more(cli: Cli, alpha: Path, registry: Path) -> None:
+    overwrite(alpha, 100, b"\0\1\2")
+    shutil.rmtree(registry)
+    result = cli("repair", "--yes")
+    assert result.code != 0
+    assert "hint:" in result.err
+    assert cli.installed() == {"alpha": "1.0.0"}, "what was installed is still listed"
