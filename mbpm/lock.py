@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -9,13 +10,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mbpm.files import write_atomic
-from mbpm.output import Output
 from specs.errors import MbpmError, UsageError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+    from mbpm.output import Output
 
 WAIT_SECONDS = 60.0
 _QUIET_SECONDS = 1.0
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system answers that knows no locks; a file that is there then stands for the lock."""
 
 
 @contextmanager
@@ -27,22 +35,10 @@ def writer_lock(home: Path, out: Output) -> Iterator[None]:
     Raises:
         MbpmError: somebody else still holds it; the message names the process, host and age.
     """
-    from filelock import FileLock, Timeout
-
     wait = _wait_seconds()
     home.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(home / "lock"), home / "owner.json"
-    try:
-        lock.acquire(timeout=min(wait, _QUIET_SECONDS))
-    except Timeout:
-        out.note(f"waiting for {_describe(owner)}")
-        try:
-            lock.acquire(timeout=max(0.0, wait - _QUIET_SECONDS))
-        except Timeout:
-            raise MbpmError(
-                f"{home} is being changed by {_describe(owner)}",
-                hint="wait for it to end; `MBPM_LOCK_TIMEOUT` sets how many seconds to wait",
-            ) from None
+    owner = home / "owner.json"
+    lock = _acquire(home, owner, wait, out)
     try:
         value = {"pid": os.getpid(), "host": platform.node(), "since": time.time()}
         write_atomic(owner, json.dumps(value).encode())
@@ -50,6 +46,29 @@ def writer_lock(home: Path, out: Output) -> Iterator[None]:
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _acquire(home: Path, owner: Path, wait: float, out: Output) -> BaseFileLock:
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    kinds = (FileLock(home / "lock"), SoftFileLock(home / "lock.soft"))
+    for lock in kinds:
+        try:
+            try:
+                lock.acquire(timeout=min(wait, _QUIET_SECONDS))
+            except Timeout:
+                out.note(f"waiting for {_describe(owner)}")
+                lock.acquire(timeout=max(0.0, wait - _QUIET_SECONDS))
+            return lock
+        except Timeout:
+            raise MbpmError(
+                f"{home} is being changed by {_describe(owner)}",
+                hint="wait for it to end; `MBPM_LOCK_TIMEOUT` sets how many seconds to wait",
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS or lock is kinds[-1]:
+                raise
+    raise AssertionError
 
 
 def _wait_seconds() -> float:
