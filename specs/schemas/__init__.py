@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from specs.base_card import BaseCard
+from specs.bundle import Bundle
 from specs.evals import Evals
 from specs.generation import Generation, Plan
 from specs.index_line import IndexLine, RegistryConfig
@@ -18,6 +19,7 @@ from specs.project import Project
 FOLDER = Path(__file__).parent
 MODELS: dict[str, type[Contract]] = {
     "base-card": BaseCard,
+    "bundle": Bundle,
     "evals": Evals,
     "generation": Generation,
     "index-line": IndexLine,
