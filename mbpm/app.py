@@ -240,7 +240,7 @@ def _prepare_help(command: Any) -> None:
     """Make texts written for people who read source fit for Typer's help."""
     # Typer keeps the line breaks of every paragraph but the first
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
-    command.help = "\n\n".join(" ".join(p.split()) for p in paragraphs)
+    command.help = "\n\n".join(p if p.startswith("$ ") else " ".join(p.split()) for p in paragraphs)
     for param in command.params:
         # what stands in brackets would be taken for a style, and vanish
         param.help = (param.help or "").replace("[", r"\[")

@@ -60,7 +60,7 @@ class Output:
         cells = [[self.clean(c).replace("\n", " ") for c in row] for row in [columns, *rows]]
         widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
         right = [
-            bool(rows) and all(re.match(r"[-+\d]", row[i]) for row in cells[1:])
+            bool(rows) and all(re.match(r"[-+]?\d", row[i]) for row in cells[1:])
             for i in range(len(columns))
         ]
         for row in cells:

@@ -84,7 +84,9 @@ class Writer:
             store.make_base(card, anew=card.digest() in anew)
         write_atomic(home.generation_path(new.number), new.canonical())
         write_atomic(home.pointer, f"{new.number}\n".encode())
-        record(home.path, new.packs)
+        was = {p.name: p.registry for p in old.packs}
+        # where a pack comes from another registry than before, somebody said so
+        record(home.path, [p for p in new.packs if p.registry != was.get(p.name)], told=True)
         self._finish(new)
         return new
 

@@ -22,6 +22,8 @@ class InstalledPack(Contract):
     registry: str
     """Where it came from: `bundled`, a registry's address or path, or `folder`, `archive` or
     `bundle` and a path. Upgrades come from the same place unless somebody says otherwise."""
+    publisher: str | None = None
+    """Who published it, as its registry says."""
     auto: bool = False
     """Whether it came only because something else needs it."""
     held: bool = False
@@ -83,6 +85,8 @@ class PlannedPack(Contract):
     """Whether it comes only because something else needs it."""
     reason: str = ""
     """Why, where the command line does not say it: `required by legal 1.2.0`."""
+    old_publisher: str | None = None
+    """Who published the old version, where that is known and the new one's publisher is another."""
     line: IndexLine | None = None
     fetch_bytes: int = 0
     disk_bytes: int = 0

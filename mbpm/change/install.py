@@ -146,6 +146,7 @@ def _record(
         manifest=manifest.digest(),
         base=base,
         registry=candidate.origin.label,
+        publisher=candidate.line.publisher or None,
         auto=not wanted if old is None else old.auto and not wanted,
         held=old is not None and old.held,
         pin=old.pin if old is not None else None,

@@ -51,7 +51,7 @@ def carry_out(
             # a killed command got as far as this; what it left is put right all the same
             with writer(home, out, state.command_line):
                 pass
-        if plan.empty and idle and not prepared.satisfied:
+        if plan.empty and idle and not prepared.satisfied and not plan.kept_back:
             out.note(idle)
         out.result({**document, "generation": prepared.before.number})
         return prepared.before

@@ -37,6 +37,14 @@ def show(plan: Plan, out: Output, *, purge: bool = False) -> None:
             out.line(f"{'':<9}    {pack.line.notes.splitlines()[0]}")
         if pack.line is not None and pack.line.forced:
             out.warn(f"{pack.name} was published in spite of: {'; '.join(pack.line.forced)}")
+        if pack.line is not None and pack.line.deprecated:
+            out.warn(f"{pack.name} {pack.new} is deprecated: {pack.line.deprecated}")
+        if pack.old_publisher is not None:
+            new = pack.line.publisher if pack.line is not None else ""
+            out.warn(
+                f"{pack.name} {pack.old} was published by {pack.old_publisher}, and {pack.new} "
+                + (f"by {new}" if new else "does not say by whom")
+            )
     for base in plan.bases:
         out.line(f"{base.action:<9}  base {base.name}")
     for kept in plan.kept_back:

@@ -92,6 +92,7 @@ class Changes:
         self.packs[step.record.name] = step.record
         self.pack_steps.append(step)
         missing = sum(b.size for b in step.manifest.blobs if not self._present(b, step.damaged))
+        before = old.publisher if old else None
         self.planned.append(
             PlannedPack(
                 name=step.record.name,
@@ -101,6 +102,7 @@ class Changes:
                 registry=step.record.registry,
                 auto=step.record.auto,
                 reason=reason,
+                old_publisher=before if before != step.record.publisher else None,
                 line=step.candidate.line if step.candidate else None,
                 fetch_bytes=missing,
                 disk_bytes=missing,

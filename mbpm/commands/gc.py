@@ -37,6 +37,9 @@ def command(
 
     The history stays; going back to a generation whose bytes were freed fetches them again.
     Unfinished downloads wait two weeks for somebody to go on with them.
+
+    $ mbpm gc --dry-run
+    $ mbpm gc --keep 3 --yes
     """
     from mbpm.garbage import free, parts_of, waste
     from mbpm.output import size

@@ -29,6 +29,9 @@ def command(
 
     With a number: the command that made that generation, what it changed, and what was installed
     then.
+
+    $ mbpm history
+    $ mbpm history 12
     """
     from mbpm.history import differences
 

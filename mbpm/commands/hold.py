@@ -17,6 +17,8 @@ def command(
     """Keep packs at the very version they have, until `mbpm unhold`.
 
     Upgrades say that they were kept back. `mbpm list --held` shows them.
+
+    $ mbpm hold medical
     """
     from mbpm.change.marks import update
 

@@ -33,6 +33,10 @@ def command(
     Shows the plan and asks. Nothing changes until everything was fetched and checked; then all of
     it changes at once. What is installed already stays at its version; `NAME@=1.2.0` changes to
     exactly that version, older ones included.
+
+    $ mbpm install medical legal@1.2
+    $ mbpm install ./my-pack --dry-run
+    $ mbpm install lease@=2.0.1 --registry team --yes
     """
     from mbpm.change import carry_out
     from mbpm.change.install import Goal, parse_target, prepare

@@ -19,6 +19,8 @@ def command(
     """Mark packs as wanted themselves (`manual`) or as there for others only (`auto`).
 
     `mbpm autoremove` takes out automatic packs that nothing needs any more.
+
+    $ mbpm mark manual words
     """
     from mbpm.change.marks import update
 

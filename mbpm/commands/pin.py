@@ -21,6 +21,8 @@ def command(
     """Keep installed packs within a range of versions, until `mbpm unpin`.
 
     Nothing is changed now; upgrades stay within the range.
+
+    $ mbpm pin medical@~1.2
     """
     from mbpm.change.marks import update_each
     from specs.names import check_name

@@ -23,6 +23,8 @@ def command(
 
     Their bytes stay until `mbpm gc`, so that `mbpm undo` brings them back without a download;
     `mbpm purge` frees them at once.
+
+    $ mbpm remove legal --autoremove
     """
     from mbpm.change import carry_out
     from mbpm.change.removal import prepare_removal, suggest_autoremove

@@ -16,6 +16,8 @@ def command(
     """Check every byte of everything installed, packs and bases, and mend what is damaged.
 
     Good parts of a damaged file are kept: only the bad ones are fetched.
+
+    $ mbpm repair --dry-run
     """
     repair(ctx.obj, [], registry, bases=True, yes=yes, dry_run=dry_run)
 

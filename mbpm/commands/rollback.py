@@ -23,6 +23,8 @@ def command(
 
     This makes a new generation with the same content, so that nothing of the history is lost and
     `mbpm undo` takes it back. mbpm itself is not changed.
+
+    $ mbpm rollback 12 --dry-run
     """
     from mbpm.change.run import restore
 

@@ -30,6 +30,9 @@ def command(
     New packs are installed where an upgrade requires them. What stays behind is listed with the
     reason; `mbpm full-upgrade` may also remove what is in the way. `mbpm changelog NAME` shows
     what is new.
+
+    $ mbpm upgrade
+    $ mbpm upgrade legal --dry-run
     """
     upgrade(
         ctx.obj,
