@@ -4,6 +4,7 @@
     index/ab/cd/abcdef    one JSON line per version of the pack `abcdef`, oldest first
     blobs/ab/abcdef…      files by SHA-256; a pack's manifest.json is one of them
     bases/NAME.json       base cards
+    summary/              one line per pack, in pages (registry_index/summary.py)
 
 Every path is built from a checked name or digest, so none can lead out of the tree. Reading is
 lazy and takes no lock: a publisher replaces an index file whole.
@@ -17,18 +18,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from specs.base_card import BaseCard
 from specs.errors import IntegrityError, MbpmError, NotFoundError, UsageError
 from specs.index_line import IndexLine, RegistryConfig
-from specs.model import MAX_DOCUMENT_BYTES, check_format, load_json
+from specs.model import MAX_DOCUMENT_BYTES, check_format, describe, load_json
 from specs.names import check_name
+from specs.summary import MAX_INDEX_BYTES
 from specs.versions import Version
 
 CONFIG_FILE = "config.json"
 INDEX_DIR = "index"
 BLOBS_DIR = "blobs"
 BASES_DIR = "bases"
-MAX_INDEX_BYTES = 64 * 1024 * 1024
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -68,6 +71,11 @@ def blob_path(sha256: str) -> Path:
     return Path(BLOBS_DIR, sha256[:2], sha256)
 
 
+def split_lines(raw: bytes) -> list[bytes]:
+    """The lines of a file of JSON lines, without their ends; the last one may lack it."""
+    return raw.removesuffix(b"\n").split(b"\n") if raw else []
+
+
 def parse_index(raw: bytes, name: str, where: str) -> PackIndex:
     """Read an index file.
 
@@ -83,7 +91,7 @@ def parse_index(raw: bytes, name: str, where: str) -> PackIndex:
     lines: list[IndexLine] = []
     newer: list[str] = []
     seen: set[Version] = set()
-    for number, text in enumerate(raw.removesuffix(b"\n").split(b"\n") if raw else (), 1):
+    for number, text in enumerate(split_lines(raw), 1):
         line_where = f"{where}, line {number}"
         value = load_json(text, line_where)
         try:
@@ -94,7 +102,7 @@ def parse_index(raw: bytes, name: str, where: str) -> PackIndex:
             version = value.get("version") if isinstance(value, dict) else None
             newer.append(version if isinstance(version, str) else "?")
             continue
-        line = IndexLine.from_object(value, line_where)
+        line = _line(text, line_where)
         if line.name != name:
             raise IntegrityError(f"{line_where}: is about `{line.name}`, not `{name}`")
         version = Version(line.version)
@@ -103,6 +111,14 @@ def parse_index(raw: bytes, name: str, where: str) -> PackIndex:
         seen.add(version)
         lines.append(line)
     return PackIndex(tuple(lines), tuple(newer))
+
+
+def _line(text: bytes, where: str) -> IndexLine:
+    """One line that is JSON without double keys; raises IntegrityError."""
+    try:
+        return IndexLine.model_validate_json(text)
+    except ValidationError as error:
+        raise IntegrityError(f"{where}: {describe(error)}") from None
 
 
 class Registry:
@@ -121,7 +137,7 @@ class Registry:
         """
         file = self.root / CONFIG_FILE
         try:
-            raw = _read(file, MAX_DOCUMENT_BYTES)
+            raw = read_file(file, MAX_DOCUMENT_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError(
                 f"no registry at {self.root}: it has no {CONFIG_FILE}",
@@ -151,19 +167,26 @@ class Registry:
             NotFoundError: no such pack.
             IntegrityError: a malformed line, with the file and its number.
         """
+        return self.parse(self.raw_index(name), name)
+
+    def parse(self, raw: bytes, name: str) -> PackIndex:
+        """Read the bytes of a pack's index file; raises IntegrityError as `index` does."""
+        return parse_index(raw, name, str(self.root / INDEX_DIR / index_path(name)))
+
+    def raw_index(self, name: str) -> bytes:
+        """The bytes of a pack's index file; raises UsageError and NotFoundError as `index`."""
         _ = self.name
         try:
             file = self.root / INDEX_DIR / index_path(name)
         except ValueError as error:
             raise UsageError(str(error)) from None
         try:
-            raw = _read(file, MAX_INDEX_BYTES)
+            return read_file(file, MAX_INDEX_BYTES)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise NotFoundError(
                 f"no pack `{name}` in the registry `{self.name}`",
                 hint="`mbpm search` lists the packs there are",
             ) from None
-        return parse_index(raw, name, str(file))
 
     def lines(self, name: str) -> list[IndexLine]:
         """The versions of `name` that this mbpm can read, oldest first; raises as `index` does.
@@ -182,22 +205,28 @@ class Registry:
         Raises:
             IntegrityError: a malformed card.
         """
-        _ = self.name
-        try:
-            entries = sorted((self.root / BASES_DIR).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
         cards = []
-        for file in entries:
-            if file.suffix != ".json" or file.name.startswith("."):
-                continue
+        for name in self.base_names():
             try:
-                cards.append(self._card(file))
+                cards.append(self._card(self.root / BASES_DIR / f"{name}.json"))
             except IntegrityError:
                 raise
             except MbpmError:
                 continue
         return cards
+
+    def base_names(self) -> list[str]:
+        """The names of all base cards, sorted."""
+        _ = self.name
+        try:
+            entries = sorted((self.root / BASES_DIR).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [
+            file.stem
+            for file in entries
+            if file.suffix == ".json" and not file.name.startswith(".")
+        ]
 
     def base(self, name: str) -> BaseCard:
         """The card of the base `name`.
@@ -222,13 +251,18 @@ class Registry:
             ) from None
 
     def _card(self, file: Path) -> BaseCard:
-        card = BaseCard.parse(_read(file, MAX_DOCUMENT_BYTES), str(file))
+        card = BaseCard.parse(read_file(file, MAX_DOCUMENT_BYTES), str(file))
         if card.name != file.stem:
             raise IntegrityError(f"{file}: is the card of `{card.name}`")
         return card
 
 
-def _read(file: Path, limit: int) -> bytes:
+def read_file(file: Path, limit: int) -> bytes:
+    """The bytes of a file, if they are no more than `limit`.
+
+    Raises:
+        IntegrityError: there are more; OSError as opening it.
+    """
     with file.open("rb") as stream:
         raw = stream.read(limit + 1)
     if len(raw) > limit:

@@ -24,16 +24,23 @@ class Described(Contract):
     """What is new in this version, in plain text; `mbpm changelog` shows it."""
 
 
+MAX_RELATIONS = 1000
+"""Names one version may require, recommend, conflict with, provide or replace, each."""
+
+Needs = Annotated[dict[Requirable, RequirementText], Field(max_length=MAX_RELATIONS)]
+Named = Annotated[dict[Name, RequirementText], Field(max_length=MAX_RELATIONS)]
+
+
 class Relations(Contract):
     """Names mapped to version requirements, with apt's meaning of the fields."""
 
-    requires: dict[Requirable, RequirementText] = {}
+    requires: Needs = {}
     """Packs, or what a machine must have: `__ram` and `__vram` in GiB, `__cc` for the compute
     capability of a CUDA device."""
-    recommends: dict[Name, RequirementText] = {}
-    conflicts: dict[Name, RequirementText] = {}
-    provides: tuple[Name, ...] = ()
-    replaces: dict[Name, RequirementText] = {}
+    recommends: Named = {}
+    conflicts: Named = {}
+    provides: Annotated[tuple[Name, ...], Field(max_length=MAX_RELATIONS)] = ()
+    replaces: Named = {}
     """Packs that this one takes the place of: it provides their names and conflicts with them."""
 
     _late: ClassVar[tuple[str, ...]] = ("notes", "replaces")

@@ -1,10 +1,10 @@
-"""The registry index: one JSON line per version, immutable but for `yanked`."""
+"""The registry index: one JSON line per version, immutable but for `yanked` and `deprecated`."""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from specs.described import Described, Relations
 from specs.manifest import BaseRef
@@ -12,12 +12,29 @@ from specs.model import Contract
 from specs.names import Name, Sha256
 
 UrlText = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2000)]
+MAX_ONE_LINE = 500
+
+
+def check_one_line(text: str) -> str:
+    """Return `text` if it is short and free of line breaks and other control characters.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if len(text) > MAX_ONE_LINE:
+        raise ValueError(f"is longer than {MAX_ONE_LINE} characters")
+    if not text.isprintable():
+        raise ValueError("holds a line break or another character that cannot be printed")
+    return text
+
+
+OneLine = Annotated[str, AfterValidator(check_one_line)]
 
 
 class EvalSummary(Contract):
     """The main metric on held-out data, for lists and plans."""
 
-    metric: str
+    metric: Annotated[str, Field(max_length=200)]
     base: float
     pack: float
     higher_is_better: bool
@@ -36,9 +53,16 @@ class IndexLine(Described, Relations):
     """Bytes of all blobs together, without the manifest."""
     evals: EvalSummary | None = None
     published: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+    publisher: OneLine = ""
+    """Who published it, as the registry says."""
     forced: tuple[str, ...] = ()
     """The gates that failed and were overridden with `--force`, in words."""
     yanked: bool = False
+    """Whether it is only for those who have it in a lock or installed."""
+    deprecated: OneLine = ""
+    """Why it should not be used any more, and what to use instead."""
+
+    _late: ClassVar[tuple[str, ...]] = (*Relations._late, "publisher", "deprecated")
 
 
 class RegistryConfig(Contract):

@@ -7,6 +7,7 @@ file system treats specially, so that a name is also a safe file name everywhere
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
@@ -21,6 +22,7 @@ NAME_RULE = (
 )
 
 
+@lru_cache(maxsize=16384)
 def check_name(name: str) -> str:
     """Return `name` if it is a valid pack or base name.
 

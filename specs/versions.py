@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property, total_ordering
+from functools import cached_property, lru_cache, total_ordering
 from typing import Annotated
 
 import semver
@@ -195,10 +195,12 @@ class Requirement:
         return self.text
 
 
+@lru_cache(maxsize=16384)
 def _check_version(text: str) -> str:
     return Version(text).text
 
 
+@lru_cache(maxsize=16384)
 def _check_requirement(text: str) -> str:
     return Requirement(text).text
 

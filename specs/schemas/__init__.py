@@ -15,6 +15,7 @@ from specs.manifest import Manifest
 from specs.model import Contract
 from specs.pack_toml import PackToml
 from specs.project import Project
+from specs.summary import PackSummary, SummaryRoot
 
 FOLDER = Path(__file__).parent
 MODELS: dict[str, type[Contract]] = {
@@ -29,6 +30,8 @@ MODELS: dict[str, type[Contract]] = {
     "plan": Plan,
     "project": Project,
     "registry-config": RegistryConfig,
+    "summary-line": PackSummary,
+    "summary-root": SummaryRoot,
 }
 """Name of a schema -> the model it is made from."""
 

@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry_index import publish as publish_module
+from registry_index import writing as writing_module
 from registry_index.packing import build_manifest
 from registry_index.publish import Release, check_release, failed_gates, publish, publish_base
+from registry_index.summarising import rebuild
+from registry_index.summary import read_summary
 from registry_index.tree import Registry
+from registry_index.writing import writing
 from specs.blobs import Blob
 from specs.errors import (
     DoesNotFitError,
@@ -44,8 +47,10 @@ from tests.support.packs import (
     tiny_base,
 )
 
-WRITES = 4
-"""What a second version of a test pack writes: adapter, routing, manifest and index."""
+WRITES = 5
+"""What a second version of a test pack writes: adapter, routing, manifest, mark and index."""
+SUMMARY_WRITES = 2
+"""And then: a page and the root."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -54,6 +59,13 @@ def root(tmp_path: Path) -> Path:
     """A registry that knows the tiny base."""
     registry_with_base(tmp_path / "team", tmp_path / "files")
     return tmp_path / "team"
+
+
+def summary_is_whole(root: Path) -> bool:
+    """Whether every page of the root is there and readable, as one who knows of no mark sees it."""
+    summary = read_summary(Registry(root), pending=True)
+    assert summary is not None
+    return not any(summary.page(n).problems for n in range(len(summary.root.pages)))
 
 
 def snapshot(root: Path) -> dict[str, str]:
@@ -267,7 +279,7 @@ def test_too_little_disk(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyP
     assert snapshot(root) == before
 
 
-@pytest.mark.parametrize("step", range(WRITES + 1))
+@pytest.mark.parametrize("step", range(WRITES + SUMMARY_WRITES + 1))
 def test_disk_full_at_any_step_leaves_the_old_index(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -281,13 +293,17 @@ def test_disk_full_at_any_step_leaves_the_old_index(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(handle)
 
-    monkeypatch.setattr(publish_module.os, "fsync", fsync)
-    if step < WRITES:
-        with pytest.raises(DoesNotFitError, match="the disk is full"):
+    monkeypatch.setattr(writing_module.os, "fsync", fsync)
+    if step < WRITES + SUMMARY_WRITES:
+        with pytest.raises(DoesNotFitError, match="the disk is full") as caught:
             publish(release, root)
+        changed = step >= WRITES
+        assert ("the index is unchanged" in str(caught.value.hint)) != changed
+        assert ("the index is changed" in caught.value.message) == changed
     else:
         publish(release, root)
     monkeypatch.undo()
+    assert summary_is_whole(root)
     versions = [line.version for line in Registry(root).lines("legal")]
     assert versions == (["1.0.0"] if step < WRITES else ["1.0.0", "1.1.0"])
     assert not (root / ".parts").exists()
@@ -357,8 +373,8 @@ KILLED = textwrap.dedent(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("renames", range(WRITES))
-def test_kill_9_during_publish_leaves_the_old_index(
+@pytest.mark.parametrize("renames", range(WRITES + SUMMARY_WRITES))
+def test_kill_9_during_publish_leaves_the_old_index_or_the_new_one(
     tmp_path: Path, root: Path, renames: int
 ) -> None:
     published(pack_folder(tmp_path / "a", "legal"), root)
@@ -367,15 +383,22 @@ def test_kill_9_during_publish_leaves_the_old_index(
     arguments = [sys.executable, "-c", KILLED, str(folder), str(root), str(renames)]
     done = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert Registry(root).lines("legal") == old
-    for line in old:
+    found = Registry(root).lines("legal")
+    assert found[:1] == old
+    assert len(found) == (1 if renames < WRITES else 2)
+    assert summary_is_whole(root)
+    for line in found:
         manifest = Manifest.parse(Registry(root).blob_path(line.manifest).read_bytes(), "m")
         for blob in manifest.blobs:
             assert Blob.of_file(Registry(root).blob_path(blob.sha256), blob.path) == blob
     # the lock went with its holder, and the next publisher tidies up
-    published(folder, root)
-    assert [line.version for line in Registry(root).lines("legal")] == ["1.0.0", "1.1.0"]
+    published(pack_folder(tmp_path / "c", "legal", "1.2.0"), root)
+    assert Registry(root).lines("legal")[-1].version == "1.2.0"
     assert not (root / ".parts").exists()
+    kept = snapshot(root / "summary")
+    with writing(root) as registry:
+        rebuild(registry)
+    assert kept["root.json"] == snapshot(root / "summary")["root.json"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
