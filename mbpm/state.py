@@ -28,8 +28,9 @@ class State:
     """None means the default: `MBPM_HOME`, else the user's data folder."""
     out: Output = field(default_factory=Output)
     offline: bool = False
-    profile: str = "default"
-    """Which of the home's profiles the command works on."""
+    profile: str | None = None
+    """Which of the home's profiles to work on; None: a project's own for its commands, else the
+    default one."""
     limit_rate: str | None = None
     """Bytes per second that downloads may take together, as written."""
     command_line: str = "mbpm"
@@ -52,7 +53,7 @@ class State:
             home_path=Path(home).expanduser() if home else None,
             out=Output(no_color=bool(environ.get("NO_COLOR"))),
             offline=offline in _TRUE,
-            profile=environ.get("MBPM_PROFILE") or "default",
+            profile=environ.get("MBPM_PROFILE") or None,
             limit_rate=environ.get("MBPM_LIMIT_RATE") or None,
             command_line=" ".join(["mbpm", *arguments]),
         )
@@ -60,14 +61,14 @@ class State:
     @cached_property
     def home(self) -> Home:
         """The home folder this command works on."""
-        from mbpm.home import Home
+        from mbpm.home import DEFAULT_PROFILE, Home
 
+        profile = self.profile or DEFAULT_PROFILE
         if self.home_path is not None:
-            return Home(self.home_path.absolute(), self.profile)
+            return Home(self.home_path.absolute(), profile)
         import platformdirs
 
-        path = Path(platformdirs.user_data_dir("mbpm", appauthor=False))
-        return Home(path, self.profile)
+        return Home(Path(platformdirs.user_data_dir("mbpm", appauthor=False)), profile)
 
     @cached_property
     def network(self) -> Network:

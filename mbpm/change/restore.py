@@ -12,14 +12,14 @@ from specs.errors import IntegrityError, ResolutionError
 from specs.generation import InstalledBase, InstalledPack
 
 if TYPE_CHECKING:
-    from mbpm.catalogue import Catalogue
+    from mbpm.change.steps import Supply
     from mbpm.home import Home
 
 
 def prepare_exact(
     home: Home,
     packs: Sequence[InstalledPack],
-    catalogue: Catalogue,
+    catalogue: Supply,
     *,
     bases: Sequence[InstalledBase] | None = None,
 ) -> Prepared:
@@ -57,7 +57,7 @@ def prepare_exact(
     return changes.prepared()
 
 
-def _put_pack(record: InstalledPack, changes: Changes, catalogue: Catalogue) -> None:
+def _put_pack(record: InstalledPack, changes: Changes, catalogue: Supply) -> None:
     store = changes.store
     manifest, candidate = None, None
     with suppress(IntegrityError):
@@ -70,7 +70,7 @@ def _put_pack(record: InstalledPack, changes: Changes, catalogue: Catalogue) -> 
     changes.put_pack(PackStep(new, manifest, candidate, card))
 
 
-def _put_base(record: InstalledBase, changes: Changes, catalogue: Catalogue) -> None:
+def _put_base(record: InstalledBase, changes: Changes, catalogue: Supply) -> None:
     store = changes.store
     card = None
     with suppress(IntegrityError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mbpm.change.apply import apply
@@ -24,6 +24,7 @@ def carry_out(
     cause: Cause = "change",
     restores: int | None = None,
     idle: str | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> Generation:
     """Plan, ask, do, and report; prints the JSON document too.
 
@@ -35,6 +36,7 @@ def carry_out(
         cause: What the history says of it.
         restores: The generation whose content it repeats.
         idle: What to say when there is nothing to do.
+        more: Other keys of the JSON document.
 
     Raises:
         MbpmError: as the plan, the question and `apply` do.
@@ -42,7 +44,7 @@ def carry_out(
     out, home = state.out, state.home
     prepared = prepare()
     plan = prepared.plan
-    document = {"plan": plan.model_dump(mode="json"), "changed": False}
+    document = {**(more or {}), "plan": plan.model_dump(mode="json"), "changed": False}
     for title in prepared.satisfied:
         out.note(f"{title} is installed already")
     show(plan, out, purge=bool(prepared.purged))

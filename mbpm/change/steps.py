@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from specs.errors import IntegrityError, ResolutionError
 from specs.generation import Action, InstalledBase, InstalledPack, Plan, PlannedBase, PlannedPack
 from specs.manifest import ADAPTER_FILE
 
 if TYPE_CHECKING:
-    from mbpm.catalogue import BaseOffer, Candidate, Catalogue
+    from mbpm.catalogue import BaseOffer, Candidate
     from mbpm.store import Store
     from specs.base_card import BaseCard
     from specs.blobs import Blob
     from specs.generation import Generation
     from specs.manifest import Manifest
+
+
+class Supply(Protocol):
+    """Where what a record names is found again: the catalogue, or what a lock says."""
+
+    def find(self, record: InstalledPack) -> Candidate | None:
+        """The very version a record names."""
+
+    def bases(self) -> Sequence[BaseOffer]:
+        """The bases there are."""
 
 
 @dataclass(frozen=True)
@@ -312,7 +322,7 @@ def base_step(offer: BaseOffer, changes: Changes, *, auto: bool) -> BaseStep | N
 
 
 def source_of(
-    record: InstalledPack, manifest: Manifest, store: Store, catalogue: Catalogue
+    record: InstalledPack, manifest: Manifest, store: Store, catalogue: Supply
 ) -> Candidate | None:
     """Where the bytes of a known pack come from; None where the store has all of them.
 
@@ -324,7 +334,7 @@ def source_of(
     return found(record, catalogue)
 
 
-def found(record: InstalledPack, catalogue: Catalogue) -> Candidate:
+def found(record: InstalledPack, catalogue: Supply) -> Candidate:
     """The very version a record names, from where it came.
 
     Raises:
