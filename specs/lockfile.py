@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from specs.blobs import MAX_BLOB_BYTES
+from specs.index_line import OneLine
 from specs.manifest import Manifest
 from specs.model import Contract
 from specs.names import HARDWARE, FileName, Name, Requirable, Sha256
@@ -55,7 +56,7 @@ class LockedPack(Contract):
     version: VersionText
     manifest: Sha256
     registry: RegistryLabel
-    publisher: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    publisher: OneLine = ""
     """Who published this version, where the registry says so."""
     base: Name
     """One of the lock's bases."""
@@ -150,7 +151,7 @@ def _render_pack(pack: LockedPack) -> Iterator[str]:
     yield "\n[[packs]]\n"
     for key in ("name", "version", "manifest", "registry"):
         yield f"{key} = {_text(getattr(pack, key))}\n"
-    if pack.publisher is not None:
+    if pack.publisher:
         yield f"publisher = {_text(pack.publisher)}\n"
     yield f"base = {_text(pack.base)}\n"
     if pack.auto:
