@@ -2,7 +2,7 @@
 
 Exit codes (documented in docs/exit-codes.md): 0 ok, 1 operation failed, 2 usage, 3 not found,
 4 no resolution, 5 trust or integrity, 6 network, 7 authentication, 8 does not fit (disk or
-memory), 9 gate failed, 130 interrupted.
+memory), 9 gate failed, 10 upgrades exist (`mbpm outdated --exit-code`, no error), 130 interrupted.
 """
 
 from __future__ import annotations

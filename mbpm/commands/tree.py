@@ -23,7 +23,7 @@ def command(
     ctx: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A pack or base; everything installed if left out"),
+        typer.Argument(help="A pack or base; everything installed if left out"),
     ] = None,
     depth: Annotated[
         int | None, typer.Option("--depth", min=0, metavar="N", help="Go only N levels down")
@@ -38,8 +38,9 @@ def command(
     Behind a name stand its version, the versions asked for, and `auto` where it came only because
     others need it. What was shown before is marked `(*)`, and not shown again.
 
-    Examples: `mbpm tree`; `mbpm tree legal --depth 1`; `mbpm tree smollm2-135m --invert` shows
-    every pack of a base.
+    $ mbpm tree legal --depth 1
+
+    $ mbpm tree smollm2-135m --invert
     """
     from mbpm.drawing import draw
     from mbpm.graph import Graph

@@ -20,9 +20,7 @@ class _Row(NamedTuple):
 
 def command(
     ctx: typer.Context,
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="An installed pack or base, or a name it provides")
-    ],
+    name: Annotated[str, typer.Argument(help="An installed pack or base, or a name it provides")],
 ) -> None:
     """Show why a pack or base is installed: what needs it, and what needs that, up to the packs
     that were asked for.
@@ -30,7 +28,7 @@ def command(
     A pack marked `(wanted itself)` needs no other reason; `mbpm mark auto NAME` takes that mark
     away. What was shown before is marked `(*)`.
 
-    Examples: `mbpm why words`; `mbpm why smollm2-135m` lists every pack of a base.
+    $ mbpm why words
     """
     from mbpm.drawing import draw
     from mbpm.graph import Graph
