@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,3 +23,11 @@ NoRecommends = Annotated[
     bool, typer.Option("--no-recommends", help="Install only what is required")
 ]
 Prereleases = Annotated[bool, typer.Option("--pre", help="Accept pre-releases")]
+ProjectFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--project",
+        metavar="DIR",
+        help="The project's folder; else the nearest one upwards that has an mbpm.toml",
+    ),
+]

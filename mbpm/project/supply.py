@@ -1,0 +1,132 @@
+"""What a lock names, brought by digest: from where the lock says, or from whoever has the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from specs.errors import IntegrityError, NotFoundError
+from specs.lockfile import LOCK_FILE, Lock, LockedBase, LockedPack
+
+if TYPE_CHECKING:
+    from mbpm.catalogue import BaseOffer, Candidate, Catalogue
+    from mbpm.project.places import Places
+    from mbpm.store import Store
+    from specs.generation import InstalledPack
+    from specs.index_line import IndexLine
+
+
+class LockSupply:
+    """Finds again what a lock has. The digest decides: whatever else comes is refused."""
+
+    def __init__(
+        self, lock: Lock, places: Places, catalogue: Catalogue, store: Store, *, frozen: bool
+    ) -> None:
+        self._lock = lock
+        self._places = places
+        self._catalogue = catalogue
+        self._store = store
+        self._frozen = frozen
+        """Whether no index is looked at."""
+
+    def find(self, record: InstalledPack) -> Candidate:
+        """The very version the lock has.
+
+        Raises:
+            NotFoundError: nobody has it any more.
+            IntegrityError: its registry says that somebody else published it.
+            NetworkError: its registry cannot be reached.
+        """
+        locked = self._lock.pack(record.name)
+        assert locked is not None
+        title = f"{locked.name} {locked.version}"
+        try:
+            candidate = None if self._frozen else self._catalogue.find(record)
+            if candidate is None:
+                candidate = self._by_digest(locked, record.registry)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{LOCK_FILE}: {title} cannot be had any more ({error.message})",
+                hint=f"`mbpm sync --registry REGISTRY` names a registry that has it; "
+                f"`mbpm lock --upgrade-pack {locked.name}` looks for another version",
+            ) from None
+        publisher = candidate.line.publisher
+        if not self._frozen and publisher != locked.publisher and publisher:
+            raise IntegrityError(
+                f"{LOCK_FILE}: {title} was published by `{locked.publisher or 'nobody named'}`, "
+                f"and its registry now says by `{publisher}`",
+                hint="ask them; `mbpm lock` takes it as it is now",
+            )
+        return candidate
+
+    def _by_digest(self, locked: LockedPack, label: str) -> Candidate:
+        from mbpm.catalogue import Candidate, line_of
+
+        source = self._catalogue.source(label)
+        if source is None:
+            raise NotFoundError(f"there is no registry at {label}")
+        base = self._lock.base(locked.base)
+        assert base is not None
+        line = line_of(source.manifest(_as_line(locked, base)))
+        return Candidate(line.model_copy(update={"publisher": locked.publisher}), source)
+
+    def bases(self) -> Sequence[BaseOffer]:
+        """The bases of the lock that are not in the store, with their cards as the lock has them.
+
+        Raises:
+            IntegrityError: a registry describes one otherwise now.
+        """
+        missing = [b for b in self._lock.bases if not self._store.has_document(b.card)]
+        return [self._offer(b) for b in self._lock.bases if b in missing or self._broken(b)]
+
+    def _broken(self, base: LockedBase) -> bool:
+        from mbpm.inventory import whole_base
+
+        with suppress(IntegrityError):
+            return not whole_base(self._store, self._store.card(base.card))
+        return True
+
+    def _offer(self, base: LockedBase) -> BaseOffer:
+        label = self._places.label(base.registry)
+        source = self._catalogue.source(label)
+        same: BaseOffer | None = None
+        offers = list(source.bases()) if source is not None else []
+        if not self._frozen:
+            offers += self._catalogue.bases()
+        for offer in offers:
+            if offer.card.digest() == base.card:
+                return offer
+            if offer.card.fingerprint == base.fingerprint:
+                same = same or offer
+        if same is None:
+            raise NotFoundError(
+                f"{LOCK_FILE}: base {base.name} ({base.fingerprint[:12]}) cannot be had from "
+                f"{base.registry} any more",
+                hint="`mbpm sync --registry REGISTRY` names a registry that has it",
+            )
+        raise IntegrityError(
+            f"{LOCK_FILE}: base {base.name} has the card {base.card[:12]}, and {same.label} "
+            f"describes it otherwise now ({same.card.digest()[:12]})",
+            hint="`mbpm lock` takes it as it is described now",
+        )
+
+
+def _as_line(locked: LockedPack, base: LockedBase) -> IndexLine:
+    """What a registry has to be asked for a manifest by digest; the rest of it is never shown."""
+    from specs.index_line import IndexLine
+    from specs.manifest import BaseRef
+    from specs.model import MAX_DOCUMENT_BYTES
+
+    return IndexLine(
+        name=locked.name,
+        version=locked.version,
+        domain=locked.name,
+        description=locked.name,
+        license="NOASSERTION",
+        base=BaseRef(name=base.name, fingerprint=base.fingerprint),
+        manifest=locked.manifest,
+        manifest_size=MAX_DOCUMENT_BYTES,
+        size=max(locked.size, 1),
+        published="1970-01-01T00:00:00Z",
+    )
