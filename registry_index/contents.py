@@ -11,7 +11,15 @@ from specs.base_card import BaseCard
 from specs.blobs import Blob
 from specs.errors import IntegrityError, NotFoundError
 from specs.evals import Evals
-from specs.manifest import ADAPTER_FILE, EVALS_FILE, ROUTING_FILE, BaseRef, Manifest
+from specs.knowledge import check_knowledge
+from specs.manifest import (
+    ADAPTER_FILE,
+    EVALS_FILE,
+    KNOWLEDGE_FILE,
+    ROUTING_FILE,
+    BaseRef,
+    Manifest,
+)
 from specs.safetensors_header import TensorInfo, read_header
 
 if TYPE_CHECKING:
@@ -21,7 +29,7 @@ _CHUNK_ELEMENTS = 1 << 20
 
 
 def check_contents(manifest: Manifest, files: Mapping[str, Path]) -> Evals:
-    """Check everything that needs no base: headers, finite tensors, evals that agree.
+    """Check everything that needs no base: headers, finite tensors, passages, evals that agree.
 
     Args:
         manifest: What the pack claims to be.
@@ -35,6 +43,8 @@ def check_contents(manifest: Manifest, files: Mapping[str, Path]) -> Evals:
     """
     for name in (ADAPTER_FILE, ROUTING_FILE):
         check_tensors(files[name])
+    if KNOWLEDGE_FILE in files:
+        check_knowledge(files[KNOWLEDGE_FILE], manifest.blob(KNOWLEDGE_FILE).size)
     return _check_evals(manifest, files[EVALS_FILE])
 
 
