@@ -85,7 +85,7 @@ def test_a_damaged_index_is_named(index: Path, tmp_path: Path) -> None:
     for damaged in (b"", b"x" * 5000, raw[:5000], raw[:200] + b"\xff" * (len(raw) - 200)):
         file = tmp_path / "knowledge.sqlite"
         file.write_bytes(damaged)
-        with pytest.raises(IntegrityError, match="knowledge.sqlite"):
+        with pytest.raises(IntegrityError, match=r"knowledge\.sqlite"):
             search(file, "lease")
 
 
