@@ -90,4 +90,4 @@ class State:
         """
         from mbpm.catalogue import Catalogue
 
-        return Catalogue.open(self.home, self.network, registries or ())
+        return Catalogue.open(self.home, self.network, registries or (), self.out)
