@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from runtime.chat_format import ChatFormat
 from runtime.engine import Engine
-from runtime.router import BaseRouting, PackRouting, Router
+from runtime.features import features
+from runtime.router import BaseRouting, Decision, PackRouting, Router
+from runtime.routing_table import read_table
 from runtime.session import Pack, Session
 from runtime.tokenizer import Tokenizer
 from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
+from specs.errors import DoesNotFitError, IntegrityError
 from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
 
 DEFAULT_CONTEXT = 4096
@@ -48,6 +53,7 @@ def load(
     device: str = "auto",
     precision: Literal["packed", "float32"] = "packed",
     context: int | None = None,
+    router_table: Path | None = None,
 ) -> Loaded:
     """Load a base and look at the packs; adapters are read when a conversation first needs them.
 
@@ -55,6 +61,8 @@ def load(
         base_dir: a base folder (specs.base_card).
         pack_dirs: folders of installed packs (specs.manifest).
         context: most tokens of a conversation; by default 4096, or what the base can read.
+        router_table: where a table of these packs may be (runtime.routing_table); where it is not,
+            or does not fit, every pack's own file is read.
 
     Raises:
         IntegrityError: a file is damaged or not what it claims to be.
@@ -62,36 +70,96 @@ def load(
     """
     from runtime.torch_engine import TorchEngine
 
-    card_file = base_dir / CARD_FILE
-    card = BaseCard.parse(card_file.read_bytes(), str(card_file))
+    found = _look(base_dir, pack_dirs)
+    card = found.card
     tokenizer = Tokenizer.from_gguf(base_dir / WEIGHTS_FILE)
-    packs, other = {}, []
-    for folder in pack_dirs:
-        file = folder / MANIFEST_FILE
-        manifest = Manifest.parse(file.read_bytes(), str(file))
-        if manifest.base.fingerprint == card.fingerprint:
-            name, activation = manifest.name, manifest.adapter.activation
-            packs[name] = Pack(name, manifest.version, folder, activation)
-        else:
-            other.append(manifest.name)
     return Loaded(
         card=card,
         engine=TorchEngine(base_dir, device=device, precision=precision),
         tokenizer=tokenizer,
         chat_format=ChatFormat.from_gguf(base_dir / WEIGHTS_FILE, tokenizer),
-        router=_router(base_dir, card, packs),
-        packs=packs,
-        other_base=tuple(other),
+        router=_router(base_dir, found, router_table),
+        packs=found.packs,
+        other_base=found.other_base,
         context=min(DEFAULT_CONTEXT, card.context_length) if context is None else context,
     )
 
 
-def _router(base_dir: Path, card: BaseCard, packs: dict[str, Pack]) -> Router | None:
-    file = base_dir / BASE_ROUTING_FILE
-    if not packs or not file.is_file():
+def decide(
+    base_dir: Path,
+    pack_dirs: Iterable[Path],
+    question: str,
+    *,
+    device: str = "auto",
+    router_table: Path | None = None,
+) -> Decision | None:
+    """What the router says to a question that begins a conversation, loading only what it looks at.
+
+    Args:
+        router_table: as in `load`.
+
+    Returns:
+        None where the base was never calibrated for routing, or no pack is installed for it.
+
+    Raises:
+        DoesNotFitError: the question is longer than the base can read.
+        IntegrityError, UsageError: as `load`.
+    """
+    found = _look(base_dir, pack_dirs)
+    router = _router(base_dir, found, router_table)
+    if router is None:
         return None
-    base = BaseRouting.load(file, card.fingerprint)
-    routings = {
-        name: PackRouting.load(pack.folder / ROUTING_FILE, base) for name, pack in packs.items()
-    }
-    return Router(base, routings)
+    from runtime.torch_engine import TorchEngine
+
+    layer, weights = router.base.layer, base_dir / WEIGHTS_FILE
+    engine = TorchEngine(base_dir, device=device, layers=layer + 1)
+    chat = ChatFormat.from_gguf(weights, Tokenizer.from_gguf(weights))
+    try:
+        (feature,) = features(engine, chat, [question], layer)
+    except DoesNotFitError as error:
+        raise DoesNotFitError(f"the question is too long: {error.message}") from None
+    return router.decide(feature)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A base and packs that were looked at but not loaded."""
+
+    card: BaseCard
+    packs: dict[str, Pack]
+    manifests: dict[str, str]
+    """Name -> manifest digest of these packs."""
+    other_base: tuple[str, ...]
+
+
+def _look(base_dir: Path, pack_dirs: Iterable[Path]) -> _Found:
+    card_file = base_dir / CARD_FILE
+    card = BaseCard.parse(card_file.read_bytes(), str(card_file))
+    packs, manifests, other = {}, {}, []
+    for folder in pack_dirs:
+        file = folder / MANIFEST_FILE
+        raw = file.read_bytes()
+        manifest = Manifest.parse(raw, str(file))
+        if manifest.base.fingerprint == card.fingerprint:
+            name, activation = manifest.name, manifest.adapter.activation
+            packs[name] = Pack(name, manifest.version, folder, activation)
+            manifests[name] = hashlib.sha256(raw).hexdigest()
+        else:
+            other.append(manifest.name)
+    return _Found(card, packs, manifests, tuple(other))
+
+
+def _router(base_dir: Path, found: _Found, table: Path | None) -> Router | None:
+    file = base_dir / BASE_ROUTING_FILE
+    if not found.packs or not file.is_file():
+        return None
+    base = BaseRouting.load(file, found.card.fingerprint)
+    return Router(base, _routings(base, found, table))
+
+
+def _routings(base: BaseRouting, found: _Found, table: Path | None) -> Mapping[str, PackRouting]:
+    if table is not None:
+        # the packs themselves are the truth, and say what is wrong where something is
+        with suppress(IntegrityError, OSError):
+            return read_table(table).routings(base, found.manifests)
+    return {n: PackRouting.load(p.folder / ROUTING_FILE, base) for n, p in found.packs.items()}

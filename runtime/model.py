@@ -114,9 +114,11 @@ class Model:
         config: ModelConfig,
         device: torch.device,
         make_linear: MakeLinear | None,
+        layers: int | None = None,
     ) -> None:
         """Args:
         make_linear: from canonical codes; None keeps float32 weights (the reference).
+        layers: load only the first ones, and nothing to make logits with.
 
         Raises:
             IntegrityError: a tensor is missing, has a wrong shape, or holds NaN or infinity.
@@ -127,11 +129,11 @@ class Model:
         self._embedding = file.tensor("token_embd.weight")
         self._file = file
         self._make_linear = make_linear
-        self.layers = [self._layer(i) for i in range(config.layers)]
+        self.layers = [self._layer(i) for i in range(config.layers)[:layers]]
         self.output_norm = self._vector("output_norm.weight")
         tied = "output.weight" not in file.tensors
         self._head_rows = file.tensor("token_embd.weight" if tied else "output.weight")
-        self.head = self._linear([self._head_rows.name])[0]
+        self.head = None if layers is not None else self._linear([self._head_rows.name])[0]
         file.let_go()
 
     def _vector(self, name: str) -> torch.Tensor:
@@ -184,7 +186,7 @@ class Model:
     def nbytes(self) -> int:
         """Bytes of the matrices held in memory; norms and biases are too few to count."""
         operators = [m for layer in self.layers for ms in layer.linears.values() for m in ms]
-        return sum(m.nbytes for m in [*operators, self.head])
+        return sum(m.nbytes for m in [*operators, self.head] if m is not None)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """[B, T] ids -> float32 [B, T, D]; rows are dequantised from the file when needed."""
@@ -197,6 +199,7 @@ class Model:
         The packed operator answers in bfloat16, whose steps are a sixteenth at the size of a logit
         and make ties: the likeliest tokens are scored again in float32 from their rows in the file.
         """
+        assert self.head is not None, "only the first layers were loaded"
         scores = self.head(hidden).float()
         if not isinstance(self.head, Int4PackLinear):
             return scores

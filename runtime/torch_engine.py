@@ -57,8 +57,16 @@ class TorchEngine:
     """
 
     def __init__(
-        self, base_dir: Path, *, device: str = "auto", precision: Precision = "packed"
+        self,
+        base_dir: Path,
+        *,
+        device: str = "auto",
+        precision: Precision = "packed",
+        layers: int | None = None,
     ) -> None:
+        """Args:
+        layers: load only the first ones, for hidden states alone: there are no logits then.
+        """
         card_file = base_dir / CARD_FILE
         self.card = BaseCard.parse(card_file.read_bytes(), str(card_file))
         self.device = pick_device(device)
@@ -69,14 +77,14 @@ class TorchEngine:
         self._caches: weakref.WeakSet[KVCache] = weakref.WeakSet()
         if precision == "float32":
             self.dtype = torch.float32
-            self.model = Model(file, self.config, self.device, None)
+            self.model = Model(file, self.config, self.device, None, layers)
         elif self.device.type == "cpu":
             self.dtype = torch.float32
-            self.model = Model(file, self.config, self.device, Int4PackLinear)
+            self.model = Model(file, self.config, self.device, Int4PackLinear, layers)
         else:
             self.dtype = torch.float16
             make = partial(DequantLinear, device=self.device, dtype=self.dtype)
-            self.model = Model(file, self.config, self.device, make)
+            self.model = Model(file, self.config, self.device, make, layers)
         self._cache_dtype = torch.float32 if precision == "float32" else torch.float16
         self.name = f"torch {self.device.type} {'int4' if precision == 'packed' else precision}"
 
