@@ -13,12 +13,14 @@ from mbpm.output import size
 from specs.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from mbpm.home import Home
     from mbpm.output import Output
     from mbpm.state import State
     from runtime.load import Loaded
     from runtime.router import Decision
     from runtime.sampling import Sampling
     from runtime.session import Done
+    from specs.generation import Generation, InstalledBase
 
 MAX_TOKENS = 256
 """How long an answer may get by default: small models say little that is good after that."""
@@ -130,29 +132,44 @@ def load(state: State, base: str | None, device: str, context: int | None, pack:
     if context is not None and context < 32:
         raise UsageError(f"`--context` is {context} (expected 32 or more)")
     home, generation = state.home, state.home.current()
-    if base is None:
-        installed = home.default_base()
-    elif (found := generation.base(base)) is not None:
-        installed = found
-    else:
-        raise NotFoundError(
-            f"the base `{base}` is not installed", hint=f"`mbpm base install {base}` installs it"
-        )
+    installed = installed_base(home, generation, base)
     if pack not in ("auto", "none") and generation.pack(pack) is None:
         raise NotFoundError(
             f"the pack `{pack}` is not installed", hint=f"`mbpm install {pack}` installs it"
         )
+    from mbpm.triggers import router_table
     from runtime.load import load as load_runtime
 
     loaded = load_runtime(
-        home.base_dir(installed), home.pack_dirs(), device=device, context=context
-    )
+        home.base_dir(installed), home.pack_dirs(), device=device, context=context,
+        router_table=router_table(home, generation, installed),
+    )  # fmt: skip
     if pack in loaded.other_base:
         raise NotFoundError(
             f"the pack `{pack}` was made for another base than {installed.name}",
             hint="`mbpm list` shows the base of every pack; `--base NAME` chooses one",
         )
     return loaded
+
+
+def installed_base(home: Home, generation: Generation, name: str | None) -> InstalledBase:
+    """The base to use.
+
+    Args:
+        home: Where to look.
+        generation: What is installed in it.
+        name: The one that was asked for; None for the default.
+
+    Raises:
+        NotFoundError: it is not installed, or none is.
+    """
+    if name is None:
+        return home.default_base()
+    if (found := generation.base(name)) is None:
+        raise NotFoundError(
+            f"the base `{name}` is not installed", hint=f"`mbpm base install {name}` installs it"
+        )
+    return found
 
 
 def explain(decision: Decision | None, done: Done, loaded: Loaded) -> list[str]:
@@ -175,6 +192,17 @@ def explain(decision: Decision | None, done: Done, loaded: Loaded) -> list[str]:
     at_most = "" if peak is None else f"; the whole process {size(peak)} at its peak"
     lines.append(f"  memory: {held}{at_most}")
     return lines
+
+
+def routing_document(decision: Decision) -> dict[str, Any]:
+    """A decision as plain values."""
+    return {
+        "pack": decision.pack,
+        "scores": [
+            {"pack": s.pack, "score": s.score, "threshold": s.threshold, "reason": s.reason}
+            for s in decision.scores
+        ],
+    }
 
 
 def check_max_tokens(value: int) -> None:

@@ -121,19 +121,10 @@ def describe(
     loaded: Loaded, decision: Decision | None, done: Done, load_seconds: float
 ) -> dict[str, Any]:
     """An answer's circumstances as plain values."""
-    routing = None
-    if decision is not None:
-        routing = {
-            "pack": decision.pack,
-            "scores": [
-                {"pack": s.pack, "score": s.score, "threshold": s.threshold, "reason": s.reason}
-                for s in decision.scores
-            ],
-        }
     return {
         "finish": done.finish,
         "packs": list(done.packs),
-        "routing": routing,
+        "routing": None if decision is None else answering.routing_document(decision),
         "base": {"name": loaded.card.name, "fingerprint": loaded.card.fingerprint},
         "engine": loaded.engine.name,
         "tokens": {
