@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import IO, Literal, Protocol
 
@@ -28,6 +28,19 @@ class Progress(Protocol):
 
     def status(self, text: str) -> None:
         """Say what is happening right now, beside the bar."""
+
+
+class Transfers(Protocol):
+    """Several files on their way, as the person watching sees them."""
+
+    def file(self, title: str, what: str, total: int) -> AbstractContextManager[Progress]:
+        """One of the files, from its beginning to its end; may be called from any thread.
+
+        Args:
+            title: One of the titles that were announced.
+            what: The file, such as "weights.gguf of base smollm2-135m".
+            total: Its bytes.
+        """
 
 
 @dataclass
@@ -138,14 +151,32 @@ class Output:
             description: What is being done, such as "smollm2-135m".
             total: Bytes in all.
         """
+        with (
+            self.transfers({description: total}) as shown,
+            shown.file(description, description, total) as progress,
+        ):
+            yield progress
+
+    @contextmanager
+    def transfers(self, totals: Mapping[str, int]) -> Iterator[Transfers]:
+        """Files that are fetched side by side.
+
+        On a terminal the titles being worked on have a bar each; elsewhere every file has a line
+        when it begins; in json and quiet mode there is nothing.
+
+        Args:
+            totals: What is to be fetched -> its bytes, all its files together.
+        """
         if self.mode != "human":
-            yield _Silent()
+            yield _Unseen()
         elif not sys.stderr.isatty():
-            self.note(f"{description} ({size(total)})")
-            yield _Silent()
+            yield _Lines(self)
         else:
-            with _bar(self.clean(description), total, self.no_color) as bar:
-                yield bar
+            from mbpm.bars import bars
+
+            named = {self.clean(title): total for title, total in totals.items()}
+            with bars(named, self.clean, self.no_color) as shown:
+                yield shown
 
     def _labelled(self, label: str, code: str, text: str) -> None:
         if not self.no_color and sys.stderr.isatty():
@@ -153,7 +184,9 @@ class Output:
         print(f"{label}: {self.clean(text)}", file=sys.stderr)
 
 
-class _Silent:
+class Silent:
+    """A progress that nobody watches."""
+
     def advance(self, count: int) -> None:
         """Nobody is watching."""
 
@@ -161,32 +194,20 @@ class _Silent:
         """Nobody is watching."""
 
 
-@contextmanager
-def _bar(description: str, total: int, no_color: bool) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
+class _Unseen:
+    @contextmanager
+    def file(self, title: str, what: str, total: int) -> Iterator[Progress]:
+        yield Silent()
 
-    console = Console(stderr=True, no_color=no_color, markup=False)
-    with RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}", markup=False),
-        console=console,
-        transient=True,
-    ) as rich:
-        task = rich.add_task(description, total=total, status="")
 
-        class Bar:
-            def advance(self, count: int) -> None:
-                rich.advance(task, count)
+class _Lines:
+    def __init__(self, out: Output) -> None:
+        self._out = out
 
-            def status(self, text: str) -> None:
-                rich.update(task, status=text)
-
-        yield Bar()
+    @contextmanager
+    def file(self, title: str, what: str, total: int) -> Iterator[Progress]:
+        self._out.note(f"fetching {what} ({size(total)})")
+        yield Silent()
 
 
 def size(count: int) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from specs.errors import NetworkError, UsageError
+from mbpm.fetch import limits
+from mbpm.fetch.rate import Rate, parse_rate
+from specs.errors import NetworkError
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)B?(?:/s)?")
-_UNITS = {"": 1, "k": 1000, "m": 1000_000, "g": 1000_000_000}
+if TYPE_CHECKING:
+    from mbpm.fetch.client import Client
 
 
 @dataclass(frozen=True)
@@ -31,16 +38,41 @@ def _nothing(url: str) -> Mapping[str, str]:
 
 @dataclass
 class Network:
-    """The network as one command sees it."""
+    """The network as one command sees it; safe for several threads."""
 
     offline: bool = False
     limit_rate: str | None = None
     """Bytes per second of all transfers together, as written: `500k`, `2M`."""
     authorize: Callable[[str], Mapping[str, str]] = _nothing
     """The headers that an address wants: its token, where there is one."""
+    slots: Slots = field(init=False, repr=False)
+    rate: Rate | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        """Read the limit; UsageError where it is none."""
         self.rate = None if self.limit_rate is None else parse_rate(self.limit_rate)
+        self.slots = Slots()
+        self._lock = threading.Lock()
+
+    @cached_property
+    def client(self) -> Client:
+        """The connections; made when first needed.
+
+        Raises:
+            NetworkError: the network is switched off.
+        """
+        self.insist()
+        from mbpm.fetch.client import Client
+
+        return Client(self.authorize)
+
+    def insist(self) -> None:
+        """Return where the network may be used; NetworkError where it is switched off."""
+        if self.offline:
+            raise NetworkError(
+                "the network is switched off (`--offline`)",
+                hint="run it again without `--offline`",
+            )
 
     def get(
         self,
@@ -64,26 +96,68 @@ class Network:
             NetworkError: it cannot be had, or is larger than `limit`.
             AuthError, NotFoundError: as the server answers.
         """
-        if self.offline:
-            raise NetworkError(
-                f"{url}: the network is switched off (`--offline`)",
-                hint="run it again without `--offline`",
-            )
-        from mbpm.fetch.http import document
+        from mbpm.fetch.documents import get
 
-        return document(self, url, limit, etag, modified, accept)
+        return get(self, url, limit, etag, modified, accept)
 
 
-def parse_rate(text: str) -> float:
-    """Bytes per second from `500k`, `2M` or a plain number.
+def shown(url: str) -> str:
+    """An address as it may be printed: without a password."""
+    head, at, tail = url.partition("@")
+    scheme, mark, login = head.partition("://")
+    if not (at and mark) or "/" in login or ":" not in login:
+        return url
+    return f"{scheme}://{login.partition(':')[0]}:***@{tail}"
 
-    Raises:
-        UsageError: it is none of these, or nothing at all.
-    """
-    match = _RATE.fullmatch(text.strip())
-    value = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
-    if value < 1:
-        raise UsageError(
-            f"`{text}` is not a rate", hint="give bytes per second, such as `500k` or `2M`"
-        )
-    return value
+
+class Slots:
+    """Bounds the connections to each host."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._used: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, url: str, stopped: threading.Event) -> Iterator[None]:
+        """One connection to the host of `url`, waiting for it while others have them all."""
+        host = _host(url)
+        with self._changed:
+            self._waiting[host] += 1
+            try:
+                while self._used[host] >= limits.CONNECTIONS and not stopped.is_set():
+                    self._changed.wait(limits.POLL_SECONDS)
+            finally:
+                self._waiting[host] -= 1
+            self._used[host] += 1
+        try:
+            yield
+        finally:
+            self.give(url)
+
+    def take(self, url: str) -> bool:
+        """One connection more, if one is free and nobody waits for it; `give` it back."""
+        host = _host(url)
+        with self._changed:
+            if self._used[host] >= limits.CONNECTIONS or self._waiting[host]:
+                return False
+            self._used[host] += 1
+            return True
+
+    def give(self, url: str) -> None:
+        """Let somebody else have a connection."""
+        with self._changed:
+            self._used[_host(url)] -= 1
+            self._changed.notify_all()
+
+    def wanted(self, url: str) -> bool:
+        """Whether somebody waits for a connection to the host of `url`."""
+        return self._waiting[_host(url)] > 0
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        # whoever asks there is told what is wrong with it
+        return url

@@ -28,7 +28,9 @@ from specs.blobs import WheelMember
 from specs.errors import IntegrityError, MbpmError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
-    from mbpm.output import Progress
+    from mbpm.fetch.client import Client
+    from mbpm.fetch.job import Job
+    from mbpm.fetch.network import Network
 
 _DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 CONFIG_SECONDS = 60
@@ -56,45 +58,31 @@ class Link:
     sha256: str | None
 
 
-def get_wheel(
-    member: WheelMember,
-    config: PipConfig,
-    limit: int,
-    parts: Path,
-    target: Path,
-    progress: Progress,
-) -> None:
+def get_wheel(member: WheelMember, limit: int, target: Path, job: Job) -> None:
     """Bring a wheel to `target`.
 
     Args:
         member: Package and version.
-        config: Where to look.
         limit: Most bytes accepted.
-        parts: Where unfinished downloads live.
         target: The finished wheel.
-        progress: Told how far it is.
+        job: Where unfinished downloads live, and who is told how far it is.
 
     Raises:
-        NotFoundError: no index has the wheel.
+        NotFoundError: no index has the wheel, or there is no pip.
         NetworkError: it could not be fetched; another attempt goes on where this one stopped.
         IntegrityError: its digest is not the one its index gives.
     """
-    for place in config.links:
-        local = _local_folder(place)
-        for file in local.glob("*.whl") if local else ():
-            if _is_wheel_of(file.name, member):
-                copy = target.with_suffix(".copy")
-                shutil.copyfile(file, copy)
-                copy.replace(target)
-                return
+    parts = job.round.parts
+    config = read_config(parts)
+    if (file := find_local(member, config)) is not None:
+        copy = target.with_suffix(".copy")
+        shutil.copyfile(file, copy)
+        copy.replace(target)
+        return
+    job.network.insist()
     refused: MbpmError | None = None
     try:
-        link = _find(member, config)
-        if link is not None:
-            from mbpm.fetch.http import whole_file
-
-            sha256, key = link.sha256, target.name
-            whole_file(link.url, key, sha256, limit, parts, target, progress, cert=config.cert)
+        if _fetch(member, config, limit, target, job):
             return
     except IntegrityError:
         raise
@@ -104,11 +92,34 @@ def get_wheel(
             raise
         refused = error
     try:
-        progress.status("pip download")
+        job.progress.status("pip download")
         _download(member, parts, target)
     except MbpmError as error:
         # our own attempt knows better why the network failed
         raise refused or error from None
+
+
+def find_local(member: WheelMember, config: PipConfig) -> Path | None:
+    """The wheel in one of the folders of `find-links`."""
+    for place in config.links:
+        local = _local_folder(place)
+        for file in local.glob("*.whl") if local else ():
+            if _is_wheel_of(file.name, member):
+                return file
+    return None
+
+
+def _fetch(member: WheelMember, config: PipConfig, limit: int, target: Path, job: Job) -> bool:
+    """Fetch it from an index ourselves; False where no index has it."""
+    from mbpm.fetch.client import Client
+    from mbpm.fetch.whole import whole_file
+
+    client = Client(job.network.authorize, config.cert) if config.cert else job.network.client
+    link = _find(member, config, job.network, client)
+    if link is None:
+        return False
+    whole_file(link.url, link.sha256, limit, target, job, client)
+    return True
 
 
 def _default_index(folder: Path) -> str:
@@ -166,13 +177,13 @@ def _local_folder(place: str) -> Path | None:
     return folder if folder.is_absolute() and folder.is_dir() else None
 
 
-def _find(member: WheelMember, config: PipConfig) -> Link | None:
+def _find(member: WheelMember, config: PipConfig, network: Network, client: Client) -> Link | None:
     """The wheel in the first index that has it; None where none has.
 
     Raises:
         MbpmError: an index could not be asked, and no other has the wheel.
     """
-    from mbpm.fetch.http import small_file
+    from mbpm.fetch.documents import get
 
     name = re.sub(r"[-_.]+", "-", member.package).lower()
     refused = None
@@ -181,13 +192,13 @@ def _find(member: WheelMember, config: PipConfig) -> Link | None:
             continue
         page = f"{index.rstrip('/')}/{name}/"
         try:
-            raw, address = small_file(page, _ACCEPT, MAX_PAGE_BYTES, cert=config.cert)
+            found = get(network, page, MAX_PAGE_BYTES, accept=_ACCEPT, client=client)
         except NotFoundError:
             continue
         except MbpmError as error:
             refused = error
             continue
-        for link in _links(raw, address):
+        for link in _links(found.data or b"", found.url):
             if _is_wheel_of(link.file, member):
                 return link
     if refused is not None:

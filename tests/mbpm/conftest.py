@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mbpm.fetch import http
+from mbpm.fetch import limits
 from tests.support.cli import Cli
 from tests.support.packs import pack_folder, published, registry_with_base
 
@@ -40,4 +40,4 @@ def publish(tmp_path: Path, registry: Path) -> Callable[..., None]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)

@@ -116,7 +116,7 @@ def test_offline_uses_the_cache_and_nothing_else(
 ) -> None:
     result = install(cli, root, "--offline")
     assert result.code == 6
-    assert "not in the hub's cache" in result.err
+    assert f"(200.0 kB): hf someone/tiny/{FILE}" in result.err
     repo = tmp_path / "hub-cache" / "models--someone--tiny"
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text(COMMIT)

@@ -6,12 +6,16 @@ import errno
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from mbpm.fetch import http, obtain, parts
+from mbpm.fetch import Wanted, limits, obtain_all, parts
+from mbpm.fetch.assembly import Part
+from mbpm.fetch.network import Network
+from mbpm.output import Output
 from mbpm.store import Store
 from specs.blobs import CHUNK_BYTES, Blob, FileSource, UrlSource
 from specs.errors import (
@@ -28,12 +32,26 @@ DATA = random.Random(1).randbytes(2 * CHUNK_BYTES + 1000)
 BLOB = Blob.of_bytes("weights.gguf", DATA)
 
 
-class Watcher:
-    """A progress bar that remembers."""
+class Watcher(Output):
+    """An output that remembers."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.moved: list[int] = []
         self.said: list[str] = []
+        self.files: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def transfers(self, totals: Mapping[str, int]) -> Iterator[Watcher]:
+        yield self
+
+    @contextmanager
+    def file(self, title: str, what: str, total: int) -> Iterator[Watcher]:
+        self.files.append(what)
+        yield self
 
     def advance(self, count: int) -> None:
         self.moved.append(count)
@@ -55,16 +73,10 @@ def site() -> Iterator[Site]:
 
 def fetch(store: Store, *sources: UrlSource | FileSource | str, offline: bool = False) -> Watcher:
     watcher = Watcher()
-    obtain(
-        store,
-        BLOB,
-        [UrlSource(url=s) if isinstance(s, str) else s for s in sources],
-        folder=store.root,
-        what="weights.gguf of base tiny",
-        offline=offline,
-        progress=watcher,
-        report=watcher.said.append,
-    )
+    found = [UrlSource(url=s) if isinstance(s, str) else s for s in sources]
+    what = "weights.gguf of base tiny"
+    wanted = Wanted(BLOB, found, what, "base tiny", store.root)
+    obtain_all(store, [wanted], Network(offline=offline), watcher)
     assert store.blob_path(BLOB.sha256).read_bytes() == DATA
     assert list(store.parts.iterdir()) == []
     return watcher
@@ -78,10 +90,11 @@ def test_one_request_when_all_is_well(store: Store, site: Site) -> None:
     assert len(site.requests) == 1
 
 
-def test_cut_connection_goes_on_at_the_missing_chunk(store: Store, site: Site) -> None:
+def test_cut_connection_goes_on_where_it_broke(store: Store, site: Site) -> None:
     site.cuts = [CHUNK_BYTES + 5]
     watcher = fetch(store, site.url + "/w")
-    assert site.requests[1:] == [("/w", f"bytes={CHUNK_BYTES}-{len(DATA) - 1}")]
+    assert site.requests[1:] == [("/w", f"bytes={CHUNK_BYTES + 5}-{len(DATA) - 1}")]
+    assert site.sent == len(DATA), "not a byte comes twice"
     assert sum(watcher.moved) == len(DATA)
 
 
@@ -92,19 +105,20 @@ def test_patience_is_renewed_by_progress(store: Store, site: Site) -> None:
 
 
 def test_gives_up_without_progress(store: Store, site: Site) -> None:
-    site.statuses = [503] * http.RETRIES
+    site.statuses = [503] * limits.RETRIES
     with pytest.raises(NetworkError, match="answers 503") as caught:
         fetch(store, site.url + "/w")
-    assert len(site.requests) == http.RETRIES
+    assert len(site.requests) == limits.RETRIES
     assert "what was fetched is kept" in (caught.value.hint or "")
 
 
 def test_resumes_in_another_process(store: Store, site: Site) -> None:
-    site.cuts = [CHUNK_BYTES + 7, *[0] * http.RETRIES]
+    site.cuts = [CHUNK_BYTES + 7, *[0] * limits.RETRIES]
     with pytest.raises(NetworkError):
         fetch(store, site.url + "/w")
-    (part,) = store.parts.iterdir()
+    (part,) = store.parts.glob("*.part")
     assert part.stat().st_size == CHUNK_BYTES
+    assert part.with_suffix(".chunks").read_bytes() == b"100"
     before = site.sent
     watcher = fetch(store, site.url + "/w")
     assert site.sent - before == len(DATA) - CHUNK_BYTES
@@ -158,8 +172,11 @@ def test_wrong_byte_names_chunk_and_source_and_the_next_one_is_tried(
     assert "weights.gguf of base tiny" in said
     assert f"chunk 1 (bytes {CHUNK_BYTES:,} to {2 * CHUNK_BYTES - 1:,})" in said
     assert site.url + "/bad" in said
-    assert site.requests[-1] == ("/w", f"bytes={CHUNK_BYTES}-{len(DATA) - 1}"), "chunk 0 is kept"
-    assert watcher.moved == [CHUNK_BYTES, CHUNK_BYTES, 1000]
+    only_the_bad_one = ("/w", f"bytes={CHUNK_BYTES}-{2 * CHUNK_BYTES - 1}")
+    assert [r for r in site.requests if r[0] == "/w"] == [only_the_bad_one]
+    again = site.requests.count(("/bad", only_the_bad_one[1]))
+    assert again == limits.WRONG_RETRIES
+    assert sorted(watcher.moved) == [1000, CHUNK_BYTES, CHUNK_BYTES]
 
 
 def test_all_sources_are_listed(store: Store, site: Site, tmp_path: Path) -> None:
@@ -207,8 +224,8 @@ def test_nobody_listens(store: Store) -> None:
 
 
 def test_stalled_server(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "STALL_SECONDS", 0.05)
-    monkeypatch.setattr(http, "RETRIES", 2)
+    monkeypatch.setattr(limits, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "RETRIES", 2)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
@@ -237,7 +254,7 @@ def test_disk_full_while_fetching(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts.Part, "_mark", full)
+        patch.setattr(Part, "_mark", full)
         with pytest.raises(OSError, match="No space") as caught:
             fetch(store, site.url + "/w", site.url + "/w")
     assert caught.value.errno == errno.ENOSPC

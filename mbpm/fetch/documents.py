@@ -1,0 +1,67 @@
+"""Small documents: index pages and the like, in memory."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import httpx
+
+from mbpm.fetch.body import pieces
+from mbpm.fetch.client import Client, refuse
+from mbpm.fetch.network import Document, shown
+from mbpm.fetch.retry import AgainError, Patience
+from specs.errors import MbpmError, NetworkError
+
+if TYPE_CHECKING:
+    from mbpm.fetch.network import Network
+
+
+def get(
+    network: Network,
+    url: str,
+    limit: int,
+    etag: str | None = None,
+    modified: str | None = None,
+    accept: str = "*/*",
+    client: Client | None = None,
+) -> Document:
+    """See `Network.get`; `client` asks for it in the place of the network's own."""
+    headers = {"Accept": accept, "Accept-Encoding": "identity"}
+    if etag:
+        headers["If-None-Match"] = etag
+    elif modified:
+        headers["If-Modified-Since"] = modified
+    never = threading.Event()
+    patience = Patience(lambda: 0, lambda text: None, never)
+    try:
+        client = client or network.client
+        while True:
+            try:
+                with network.slots.hold(url, never), client.open(url, headers) as response:
+                    return _read(network, response, limit, etag, modified, never)
+            except AgainError as error:
+                patience.after(error)
+    except MbpmError as error:
+        raise type(error)(f"{shown(url)}: {error.message}", hint=error.hint) from None
+
+
+def _read(
+    network: Network,
+    response: httpx.Response,
+    limit: int,
+    etag: str | None,
+    modified: str | None,
+    never: threading.Event,
+) -> Document:
+    headers, address = response.headers, str(response.url)
+    tag, date = headers.get("etag"), headers.get("last-modified")
+    if response.status_code == httpx.codes.NOT_MODIFIED and (etag or modified):
+        return Document(None, tag or etag, date or modified, address)
+    refuse(response)
+    body = bytearray()
+    for piece in pieces(response, network.rate, never):
+        body += piece
+        if len(body) > limit:
+            raise NetworkError(f"answers with more than the {limit:,} bytes accepted")
+    return Document(bytes(body), tag, date, address)
