@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -33,6 +34,9 @@ class Origin(Protocol):
 
     def manifest(self, line: IndexLine) -> Manifest:
         """The manifest an index line names, its digest checked."""
+
+    def document(self, blob: Blob) -> bytes:
+        """The bytes of a small file of a pack, their digest checked."""
 
     def sources(self, blob: Blob, scratch: Path) -> list[AnySource]:
         """Where the bytes of a blob may be had, in the order to try.
@@ -101,6 +105,10 @@ class FolderOrigin:
         """Made when the folder was read."""
         return self.content
 
+    def document(self, blob: Blob) -> bytes:
+        """The file's bytes; IntegrityError where it changed since the folder was read."""
+        return _checked(self.files[blob.path].read_bytes(), blob, self.label)
+
     def sources(self, blob: Blob, scratch: Path) -> list[AnySource]:
         """The file in the folder."""
         return [FileSource(path=str(self.files[blob.path].absolute()))]
@@ -121,6 +129,12 @@ class ArchiveOrigin:
         """The archive's own."""
         return self.archive.manifest
 
+    def document(self, blob: Blob) -> bytes:
+        """The member's bytes."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.archive.extract(Path(folder))
+            return _checked((Path(folder) / blob.path).read_bytes(), blob, self.label)
+
     def sources(self, blob: Blob, scratch: Path) -> list[AnySource]:
         """The member, unpacked once."""
         folder = scratch / self.archive.manifest.digest()
@@ -128,6 +142,12 @@ class ArchiveOrigin:
             folder.mkdir(parents=True)
             self.archive.extract(folder)
         return [FileSource(path=str(folder / blob.path))]
+
+
+def _checked(raw: bytes, blob: Blob, label: str) -> bytes:
+    if hashlib.sha256(raw).hexdigest() != blob.sha256:
+        raise IntegrityError(f"{label}: {blob.path} is not what the manifest says")
+    return raw
 
 
 def line_of(manifest: Manifest) -> IndexLine:

@@ -43,6 +43,8 @@ class Page:
     """What one page says."""
 
     packs: tuple[PackSummary, ...]
+    lines: tuple[bytes, ...]
+    """The bytes of their lines, without the ends."""
     problems: tuple[Problem, ...] = ()
     """Lines that cannot be read; the others count all the same."""
 
@@ -99,6 +101,7 @@ def parse_page(raw: bytes, number: int, pages: int, where: str) -> Page:
         where: What to call it in messages.
     """
     packs: list[PackSummary] = []
+    lines: list[bytes] = []
     problems: list[Problem] = []
     last = ""
     for place, text in enumerate(split_lines(raw), 1):
@@ -117,7 +120,8 @@ def parse_page(raw: bytes, number: int, pages: int, where: str) -> Page:
         else:
             last = pack.name
             packs.append(pack)
-    return Page(tuple(packs), tuple(problems))
+            lines.append(text)
+    return Page(tuple(packs), tuple(lines), tuple(problems))
 
 
 def _name_of(value: object) -> str | None:

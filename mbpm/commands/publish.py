@@ -22,6 +22,14 @@ def command(
         bool,
         typer.Option("--force", help="Publish although the evals show no gain, and record that"),
     ] = False,
+    publisher: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            envvar="MBPM_PUBLISHER",
+            help="Who publishes it, for the index: `Name <address>`",
+        ),
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and change nothing")
     ] = False,
@@ -38,10 +46,12 @@ def command(
 
     state: State = ctx.obj
     out = state.out
-    root = _directory(registry)
+    root = directory(registry)
     gates = read_pack_toml(folder).gates
     manifest, files = build_manifest(folder)
-    release = check_release(manifest, files, root, gates=gates, force=force)
+    release = check_release(
+        manifest, files, root, gates=gates, force=force, publisher=_publisher(publisher)
+    )
     out.line(
         f"publish  {manifest.name} {manifest.version} to {root}"
         + (" (a new registry)" if release.new_registry else "")
@@ -49,6 +59,8 @@ def command(
     describe(out, manifest, release.base, release.modules)
     if (main := release.line.evals) is not None:
         out.line(f"gain     {main.metric}: {main.base:.4g} -> {main.pack:.4g}, {main.rows} rows")
+    if publisher:
+        out.line(f"by       {publisher}")
     for reason in release.line.forced:
         out.warn(f"published in spite of this: {reason}")
     if not dry_run:
@@ -61,13 +73,24 @@ def command(
         {
             "registry": str(root),
             "published": not dry_run,
+            "publisher": publisher,
             "forced": list(release.line.forced),
             **summary(manifest, release.base, release.modules),
         }
     )
 
 
-def _directory(registry: str) -> Path:
+def _publisher(text: str) -> str:
+    from specs.index_line import check_one_line
+
+    try:
+        return check_one_line(text)
+    except ValueError as error:
+        raise UsageError(f"`--publisher` {error}") from None
+
+
+def directory(registry: str) -> Path:
+    """The directory of a registry to change; UsageError where an address is given."""
     if "://" in registry:
         raise UsageError(
             f"`{registry}` is an address, and publishing needs a directory",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbpm.options import Registries
 from mbpm.state import State
-from specs.errors import NotFoundError
+from specs.errors import AuthError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
     from mbpm.catalogue import Candidate
     from specs.evals import Evals
     from specs.generation import InstalledPack
+    from specs.index_line import IndexLine
     from specs.manifest import Manifest
 
 
@@ -27,71 +28,68 @@ def command(
 
     The installed version is shown where there is one, else the newest.
     """
+    from specs.evals import Evals
     from specs.manifest import EVALS_FILE
 
     state: State = ctx.obj
     installed = state.home.current().pack(name)
-    catalogue = state.catalogue(registry)
-    try:
-        offers = catalogue.candidates(name)
-    except NotFoundError:
-        if installed is None:
-            raise
-        offers = ()
+    offers = _offers(state, name, registry, needed=installed is None)
     if installed is not None:
         manifest = state.home.store.manifest(installed.manifest)
-        evals_file = state.home.pack_dir(installed) / EVALS_FILE
+        label = installed.registry
+        evals = Evals.read(state.home.pack_dir(installed) / EVALS_FILE)
     else:
-        best = _newest(name, offers)
-        manifest = best.manifest()
+        best = _newest(offers)
         assert best.origin is not None
-        evals_file = _local(best, manifest, EVALS_FILE)
-    from specs.evals import Evals
-
-    evals = Evals.read(evals_file)
+        manifest, label = best.manifest(), best.origin.label
+        raw = best.origin.document(manifest.blob(EVALS_FILE))
+        evals = Evals.parse(raw, f"{EVALS_FILE} of {name}")
+    lines = [c.line for c in sorted(offers, key=lambda c: c.version, reverse=True)]
+    line = next((x for x in lines if x.manifest == manifest.digest()), None)
     versions = [
-        {"version": c.line.version, "published": c.line.published, "yanked": c.line.yanked}
-        for c in sorted(offers, key=lambda c: c.version, reverse=True)
+        {
+            "version": x.version,
+            "published": x.published,
+            "publisher": x.publisher,
+            "yanked": x.yanked,
+            "deprecated": x.deprecated,
+        }
+        for x in lines
     ]
     state.out.result(
         {
             "installed": installed.model_dump(mode="json") if installed else None,
+            "registry": label,
             "manifest": manifest.model_dump(mode="json"),
             "digest": manifest.digest(),
             "evals": evals.model_dump(mode="json"),
             "versions": versions,
         }
     )
-    _print(state, manifest, evals, installed, versions)
+    _print(state, manifest, evals, installed, label, line, lines)
 
 
-def _newest(name: str, offers: Sequence[Candidate]) -> Candidate:
-    usable = [c for c in offers if not c.line.yanked] or offers
-    if not usable:
-        raise NotFoundError(
-            f"every version of `{name}` needs a newer mbpm",
-            hint="upgrade mbpm: `pip install --upgrade mbpm`",
-        )
-    stable = [c for c in usable if not c.version.prerelease]
-    return max(stable or usable, key=lambda c: c.version)
+def _offers(
+    state: State, name: str, registry: Sequence[str] | None, *, needed: bool
+) -> Sequence[Candidate]:
+    """What registries have of the pack; one that is installed is shown without them too."""
+    try:
+        return state.catalogue(registry).candidates(name)
+    except NotFoundError:
+        if needed:
+            raise
+    except (NetworkError, AuthError) as error:
+        if needed:
+            raise
+        state.out.warn(f"{error.message}; other versions are not listed")
+    return ()
 
 
-def _local(candidate: Candidate, manifest: Manifest, path: str) -> Any:
-    """A small file of a pack in a registry, its digest checked."""
-    from pathlib import Path
+def _newest(offers: Sequence[Candidate]) -> Candidate:
+    from registry_index.summary import newest_line
 
-    from registry_index.contents import check_blob
-    from specs.blobs import FileSource
-
-    assert candidate.origin is not None
-    blob = manifest.blob(path)
-    (source, *_) = candidate.origin.sources(blob, Path())
-    assert isinstance(source, FileSource)
-    file = Path(source.path)
-    if not file.is_file():
-        raise NotFoundError(f"{file}: the registry lacks {path} of {manifest.name}")
-    check_blob(blob, file)
-    return file
+    newest = newest_line(c.line for c in offers)
+    return next(c for c in offers if c.line is newest)
 
 
 def _print(
@@ -99,7 +97,9 @@ def _print(
     manifest: Manifest,
     evals: Evals,
     installed: InstalledPack | None,
-    versions: list[dict[str, Any]],
+    label: str,
+    line: IndexLine | None,
+    lines: Sequence[IndexLine],
 ) -> None:
     from mbpm.output import size
 
@@ -117,18 +117,27 @@ def _print(
         ),
         ("size", size(manifest.size)),
         ("digest", manifest.digest()),
-        ("installed", f"yes, from {installed.registry}" if installed else "no"),
+        ("installed", f"yes, from {label}" if installed else "no"),
     ]
-    for label, relations in (
+    if not installed:
+        rows.append(("from", label))
+    if line is not None and line.publisher:
+        rows.append(("publisher", line.publisher))
+    if line is not None and line.deprecated:
+        rows.append(("deprecated", line.deprecated))
+    for title, relations in (
         ("requires", manifest.requires),
         ("recommends", manifest.recommends),
         ("conflicts", manifest.conflicts),
+        ("replaces", manifest.replaces),
     ):
         if relations:
-            rows.append((label, ", ".join(f"{n} {r}" for n, r in relations.items())))
+            rows.append((title, ", ".join(f"{n} {r}" for n, r in relations.items())))
+    if manifest.provides:
+        rows.append(("provides", ", ".join(manifest.provides)))
     rows += [("data", f"{s.name} {s.version} ({s.license})") for s in manifest.sources]
-    for label, text in rows:
-        out.line(f"{label:<11}{text}")
+    for title, text in rows:
+        out.line(f"{title:<11}{text}")
     out.line()
     for metric in evals.metrics:
         out.line(
@@ -140,7 +149,7 @@ def _print(
             f"routing: accepts {routing.recall:.1%} of its own prompts and "
             f"{routing.false_fires:.1%} of others"
         )
-    if versions:
+    if lines:
         out.line()
-        texts = [v["version"] + (" (yanked)" if v["yanked"] else "") for v in versions]
+        texts = [x.version + (" (yanked)" if x.yanked else "") for x in lines]
         out.line(f"versions   {', '.join(texts)}")

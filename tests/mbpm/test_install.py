@@ -135,7 +135,7 @@ def test_what_it_requires_comes_along(cli: Cli, registry: Path, publish: Publish
     publish("beta", requires={"alpha": "1"})
     result = cli.ok("install", "beta", "--registry", registry, "--yes")
     assert "install    alpha 1.0.0" in result.out
-    assert "(required)" in cli.ok("list").out
+    assert cli.ok("list", "--auto").out.splitlines()[1].split()[0] == "alpha"
 
 
 def test_unknown_name_suggests_one(cli: Cli, registry: Path, publish: Publish) -> None:
@@ -193,10 +193,6 @@ def test_missing_registry(cli: Cli, tmp_path: Path) -> None:
     result = cli("install", "alpha", "--registry", tmp_path / "nowhere")
     assert result.code == 3
     assert "no registry at" in result.err
-
-
-def test_registry_address_is_refused(cli: Cli) -> None:
-    assert cli("install", "alpha", "--registry", "https://example.org").code == 2
 
 
 def test_pack_for_another_base(cli: Cli, registry: Path, tmp_path: Path) -> None:
