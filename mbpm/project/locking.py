@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mbpm.project.shelf import Shelf
+from specs.errors import ResolutionError
 from specs.lockfile import LOCK_FILE, Lock, LockedBase, LockedPack
 from specs.project import PROJECT_FILE
 
@@ -64,20 +65,27 @@ def find_versions(
     from specs.versions import Requirement
 
     shelf = Shelf(state, folder, project, old)
-    solution = resolve(
-        Problem(
-            requests=tuple(Request(n, Requirement(w.version)) for n, w in project.packs.items()),
-            installed={},
-            lookup=shelf.candidates,
-            providers=shelf.catalogue.providers,
-            bases={f: o.card.name for f, o in shelf.bases.items()},
-            hardware=_machine(project),
-            exact=True,
-            recommends=project.project.recommends,
-            prereleases=project.project.prereleases,
-            locked={p.name: p.manifest for p in old.packs if p.name not in upgrade} if old else {},
-        )
+    locked = {p.name: p.manifest for p in old.packs if p.name not in upgrade} if old else {}
+    problem = Problem(
+        requests=tuple(Request(n, Requirement(w.version)) for n, w in project.packs.items()),
+        installed={},
+        lookup=shelf.candidates,
+        providers=shelf.catalogue.providers,
+        bases={f: o.card.name for f, o in shelf.bases.items()},
+        hardware=_machine(project),
+        exact=True,
+        recommends=project.project.recommends,
+        prereleases=project.project.prereleases,
+        locked=locked,
     )
+    try:
+        solution = resolve(problem)
+    except ResolutionError:
+        if shelf.base is None:
+            raise
+        # so that the message is about the other base, and not about versions that are not there
+        shelf.any_base = True
+        solution = resolve(problem)
     packs, bases = [], {}
     if shelf.base is not None:
         bases[shelf.base.card.name] = shelf.base_entry(shelf.base)

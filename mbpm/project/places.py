@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specs.project import BUNDLED, is_address
+from specs.errors import NotFoundError
+from specs.project import BUNDLED, PROJECT_FILE, is_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,15 +29,31 @@ class Places:
         }
 
     @property
-    def named(self) -> dict[str, str]:
-        """The registries mbpm.toml names, in their order: as it names them, and as
-        `Catalogue.open` takes them. Those of `[registries]` come first."""
-        texts = [*self._aliases, *(t for t in self._pinned if t not in (*self._aliases, BUNDLED))]
-        return {text: self._argument(text) for text in texts}
+    def named(self) -> list[str]:
+        """The registries as mbpm.toml names them, those of `[registries]` first, in their order."""
+        return list(dict.fromkeys([*self._aliases, *self._pinned]))
 
-    def _argument(self, text: str) -> str:
+    def label_of(self, text: str, home: Path) -> str:
+        """What records call a registry that mbpm.toml names so.
+
+        Raises:
+            NotFoundError: it is called by a name that neither mbpm.toml nor this home knows.
+            UsageError: it is no address.
+        """
+        from mbpm.registries import config
+
         text = self._aliases.get(text, text)
-        return self._whole(text) if is_address(text) and "://" not in text else text
+        if text == BUNDLED:
+            return BUNDLED
+        if not is_address(text):
+            try:
+                return config.entry_of(config.read(home), text).address
+            except NotFoundError as error:
+                raise NotFoundError(
+                    f"{PROJECT_FILE} names the registry `{text}`: {error.message}",
+                    hint=f'`{text} = "https://…"` below `[registries]` says where it is',
+                ) from None
+        return config.address_of(text if "://" in text else self._whole(text))
 
     def _whole(self, text: str) -> str:
         # not resolved: a link in the way is part of what the person calls it

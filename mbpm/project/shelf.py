@@ -29,13 +29,17 @@ class Shelf:
     """
 
     def __init__(self, state: State, folder: Path, project: Project, old: Lock | None) -> None:
-        self._store = state.home.store
+        self._home = state.home
         self._project = project
         self._old = old
+        self.any_base = False
+        """Whether versions for another base than the one mbpm.toml names are not left out."""
         self._places = Places(folder, project)
-        named = self._places.named
-        self.catalogue = state.catalogue(list(named.values()))
-        self._named = dict(zip(named, self.catalogue.given, strict=True))
+        places, home = self._places, self._home.path
+        self._labels = {text: places.label_of(text, home) for text in places.named}
+        self.catalogue = state.catalogue(
+            [label for label in self._labels.values() if label != BUNDLED]
+        )
 
     @cached_property
     def bases(self) -> dict[str, BaseOffer]:
@@ -75,7 +79,7 @@ class Shelf:
         """The versions of a pack, as `Catalogue.candidates`; where the project names a base, only
         those for it, if there are any."""
         found = self._candidates(name)
-        if self.base is None:
+        if self.base is None or self.any_base:
             return found
         fingerprint = self.base.card.fingerprint
         return [c for c in found if c.line.base.fingerprint == fingerprint] or found
@@ -83,16 +87,21 @@ class Shelf:
     def _candidates(self, name: str) -> Sequence[Candidate]:
         wanted = self._project.packs.get(name)
         if wanted is not None and wanted.registry is not None:
-            source = self._named.get(wanted.registry) or self.catalogue.source(BUNDLED)
-            assert source is not None
-            try:
-                return _offered(source, name)
-            except NotFoundError as error:
-                raise NotFoundError(
-                    f"{error.message}, and {PROJECT_FILE} wants it from there", hint=error.hint
-                ) from None
+            return self._from(wanted.registry, name)
         locked = self._old.pack(name) if self._old is not None else None
         return self.catalogue.candidates(name) if locked is None else self._as_before(locked)
+
+    def _from(self, registry: str, name: str) -> Sequence[Candidate]:
+        """From the registry that mbpm.toml names for it."""
+        source = self.catalogue.source(self._labels[registry])
+        try:
+            if source is None:
+                raise NotFoundError(f"there is no registry at {self._labels[registry]}")
+            return _offered(source, name)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{PROJECT_FILE} wants {name} from `{registry}`: {error.message}", hint=error.hint
+            ) from None
 
     def _as_before(self, locked: LockedPack) -> Sequence[Candidate]:
         """From where the lock has it; from elsewhere only if the very same pack is there too."""
@@ -123,7 +132,7 @@ class Shelf:
         line = candidate.line
         manifest = None
         with suppress(IntegrityError):
-            manifest = self._store.manifest(line.manifest)
+            manifest = self._home.store.manifest(line.manifest)
         if manifest is None:
             manifest = candidate.manifest()
         return LockedPack(
