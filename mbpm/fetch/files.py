@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from mbpm.fetch.job import Job
 
 
-def from_file(file: Path, job: Job) -> None:
+def from_file(file: Path, job: Job, start: int = 0) -> None:
     """Take the chunks that are still missing from a local file; all that are right are kept.
+
+    Args:
+        file: The file.
+        job: What is wanted.
+        start: Where the blob begins in the file.
 
     Raises:
         NotFoundError: there is no such file.
@@ -36,7 +41,7 @@ def from_file(file: Path, job: Job) -> None:
             if job.stopped.is_set():
                 raise StoppedError
             chunk = job.part.chunk(index)
-            chunk.add(memoryview(_read(stream, index * CHUNK_BYTES, chunk.length, where)))
+            chunk.add(memoryview(_read(stream, start + index * CHUNK_BYTES, chunk.length, where)))
             if not chunk.full:
                 raise IntegrityError(
                     f"{job.name}: holds fewer bytes than the {job.part.blob.size:,} expected"

@@ -15,7 +15,7 @@ from mbpm.fetch.failures import all_failed, called, together
 from mbpm.fetch.files import from_file
 from mbpm.fetch.here import check_offline
 from mbpm.fetch.job import Job, Round
-from mbpm.fetch.wanted import AnySource, Wanted
+from mbpm.fetch.wanted import AnySource, PieceSource, Wanted
 from mbpm.files import check_space
 from specs.blobs import FileSource, HubSource, UrlSource, WheelSource
 from specs.errors import DoesNotFitError, IntegrityError, MbpmError
@@ -197,7 +197,8 @@ def _from_sources(
 
 def _from_source(source: AnySource, job: Job) -> None:
     if isinstance(source, FileSource):
-        from_file(job.folder / source.path, job)
+        start = source.offset if isinstance(source, PieceSource) else 0
+        from_file(job.folder / source.path, job, start)
     elif isinstance(source, HubSource):
         from mbpm.fetch.hub import from_hub
 

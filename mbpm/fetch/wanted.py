@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from specs.blobs import Blob, FileSource, HubSource, UrlSource, WheelSource
+
+
+class PieceSource(FileSource):
+    """Part of a file on this machine, such as a member of a bundle."""
+
+    offset: Annotated[int, Field(ge=0)] = 0
+    """Where the blob begins in the file."""
+
 
 AnySource = WheelSource | HubSource | UrlSource | FileSource
 
