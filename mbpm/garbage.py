@@ -21,6 +21,8 @@ PARTS_SECONDS = 14 * 24 * 3600
 """How long an unfinished download waits for somebody to go on with it."""
 FOREIGN_SECONDS = 3600
 """Temporary files outside of what the lock protects may be somebody's for so long."""
+_WRITERS_OWN = ("current", "journal", "owner", "origins")
+"""Beginnings of names of files that only whoever holds the lock writes."""
 
 Kind = Literal["pack", "base", "blob", "part", "index", "derived", "leftover"]
 
@@ -94,12 +96,15 @@ def waste(home: Home, keep: int, *, parts: bool = False) -> list[Waste]:
 
 def free(writer: Writer, wasted: Iterable[Waste]) -> None:
     """Free it; killed on the way, the rest is found again next time."""
+    from mbpm.fetch.parts import discard
     from mbpm.files import remove
 
     store = writer.home.store
     for item in wasted:
         if item.kind in ("pack", "base"):
             store.drop(item.kind, item.path.name)
+        elif item.kind == "part":
+            discard(item.path)
         else:
             remove(item.path)
 
@@ -135,9 +140,20 @@ def cached(home: Home) -> list[Waste]:
     return [*_parts(home, all_of_them=True), *indexes]
 
 
+def interrupted(home: Home) -> bool:
+    """Whether a writer was killed and left what the next one puts right; or is at work now."""
+    return any(p.exists() for p in (home.journal, home.staging, home.path / "owner.json"))
+
+
 def parts_of(home: Home) -> list[Waste]:
     """Unfinished downloads, whoever is at work on them."""
-    return [_part(p) for p in _listed(home.store.parts)]
+    from mbpm.fetch.parts import CHUNKS, PART, on_disk
+
+    return [
+        Waste("part", _of(p), p, on_disk(p) if p.suffix == PART else _deep_size(p))
+        for p in _listed(home.store.parts)
+        if p.suffix != CHUNKS
+    ]
 
 
 def _documents(home: Home, keeping: set[str]) -> Iterator[Waste]:
@@ -164,16 +180,22 @@ def _blobs(home: Home, keeping: set[str]) -> Iterator[Waste]:
 
 
 def _parts(home: Home, *, all_of_them: bool) -> Iterator[Waste]:
-    from mbpm.fetch.parts import is_free
+    from mbpm.fetch.parts import CHUNKS, PART, unfinished
 
+    for found in unfinished(home.store.parts):
+        done = len(found.key) == 64 and home.store.blob_path(found.key).is_file()
+        if all_of_them or done or found.idle_seconds > PARTS_SECONDS:
+            yield Waste("part", _of(found.path), found.path, found.disk_bytes)
+    # wheels that wait to be unpacked, the hub's folders, and bitmaps without their part
     for path in _listed(home.store.parts):
-        blob = home.store.blob_path(path.name.split(".")[0])
-        if is_free(path) and (all_of_them or blob.is_file() or _age(path) > PARTS_SECONDS):
-            yield _part(path)
+        beside = path.suffix == CHUNKS and path.with_suffix(PART).exists()
+        idle = _age(path) > (FOREIGN_SECONDS if all_of_them else PARTS_SECONDS)
+        if path.suffix != PART and not beside and idle:
+            yield Waste("part", _of(path), path, _deep_size(path))
 
 
-def _part(path: Path) -> Waste:
-    return Waste("part", f"unfinished download {path.name[:16]}", path, _deep_size(path))
+def _of(path: Path) -> str:
+    return f"unfinished download {path.name.split('.')[0][:16]}"
 
 
 def _derived(home: Home) -> Iterator[Waste]:
@@ -190,8 +212,11 @@ def _leftovers(home: Home) -> Iterator[Waste]:
     profiles = [home.with_profile(p).root for p in home.profiles()]
     for folder in (*profiles, *(p / "generations" for p in profiles)):
         for path in _listed(folder):
-            if path.name.startswith(".") and path.is_file() and _age(path) > FOREIGN_SECONDS:
-                yield Waste("leftover", path.name, path, _size(path))
+            if path.name.startswith(".") and path.is_file():
+                # nobody else writes the writer's own files while `free` holds the lock
+                own = folder.name == "generations" or path.name.split(".")[1] in _WRITERS_OWN
+                if own or _age(path) > FOREIGN_SECONDS:
+                    yield Waste("leftover", path.name, path, _size(path))
     for profile in map(home.with_profile, home.profiles()):
         with suppress(IntegrityError, NotFoundError):
             counts = profile.current().number

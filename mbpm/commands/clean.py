@@ -15,7 +15,7 @@ def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> No
     `mbpm gc` frees what was installed once.
     """
     from mbpm.commands.gc import rows, show
-    from mbpm.garbage import cached, free
+    from mbpm.garbage import cached, free, interrupted
     from mbpm.output import size
     from mbpm.transaction import writer
 
@@ -31,4 +31,7 @@ def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> No
             free(right, found)
         freed = sum(w.size for w in found)
         out.note(f"freed {size(freed)}")
+    elif interrupted(home) and not dry_run:
+        with writer(home, out, state.command_line):
+            pass
     out.result({"found": rows(found), "freed_bytes": freed})

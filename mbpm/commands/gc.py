@@ -41,7 +41,7 @@ def command(
     $ mbpm gc --dry-run
     $ mbpm gc --keep 3 --yes
     """
-    from mbpm.garbage import free, parts_of, waste
+    from mbpm.garbage import free, interrupted, parts_of, waste
     from mbpm.output import size
     from mbpm.transaction import writer
 
@@ -60,6 +60,9 @@ def command(
         freed = sum(w.size for w in found)
         document |= {"found": rows(found), "freed_bytes": freed}
         out.note(f"freed {size(freed)}")
+    elif interrupted(home) and not dry_run:
+        with writer(home, out, state.command_line):
+            pass
     out.result(document)
 
 

@@ -127,15 +127,29 @@ def test_damaged_old_generation_is_no_obstacle(upgraded: Cli) -> None:
 
 
 def test_leftovers_of_killed_processes_go(upgraded: Cli) -> None:
-    temporary = upgraded.home / "generations" / ".3.json.0123"
-    temporary.write_text("half")
+    folder = upgraded.home / "generations"
+    gone = [folder / ".3.json.0123", upgraded.home / ".current.0123", folder / "3.json"]
+    foreign = upgraded.home / ".tokens.toml.0123"
+    for file in (*gone, foreign):
+        file.write_text("half")
     upgraded.ok("gc", "--yes")
-    assert temporary.exists(), "it may be somebody's right now"
-    os.utime(temporary, (0, 0))
-    ahead = upgraded.home / "generations" / "3.json"
-    ahead.write_text("never counted")
+    assert not any(file.exists() for file in gone)
+    assert foreign.exists(), "whoever writes it needs no lock, and may be at it right now"
+    os.utime(foreign, (0, 0))
     upgraded.ok("gc", "--yes")
-    assert not temporary.exists() and not ahead.exists()
+    assert not foreign.exists()
+
+
+@pytest.mark.parametrize("command", ["gc", "clean"])
+def test_what_a_killed_writer_left_goes_although_nothing_is_waste(cli: Cli, command: str) -> None:
+    left = [cli.home / "staging" / "half" / "file", cli.home / "owner.json"]
+    for file in (*left, cli.home / "journal.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    cli.ok(command, "--dry-run")
+    assert all(file.exists() for file in left)
+    assert "there is nothing to free" in cli.ok(command).err
+    assert [f.name for f in cli.home.rglob("*") if f.is_file()] == ["lock"]
 
 
 def test_nothing_was_ever_installed(cli: Cli) -> None:
