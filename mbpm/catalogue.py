@@ -107,7 +107,8 @@ class Catalogue:
         if self._out is not None:
             self._out.note(text)
 
-    def _all(self) -> list[Source]:
+    def sources(self) -> list[Source]:
+        """The registries, those that were named first."""
         return [*self._given, *self._known]
 
     @contextmanager
@@ -124,7 +125,7 @@ class Catalogue:
 
     def describe(self) -> str:
         """The registries, for messages."""
-        labels = [f"`{s.label}`" for s in self._all()]
+        labels = [f"`{s.label}`" for s in self.sources()]
         return ("the registry " if len(labels) == 1 else "the registries ") + ", ".join(labels)
 
     # packs
@@ -188,14 +189,14 @@ class Catalogue:
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Get ready for `candidates` of these packs and of what they require, all at once."""
-        for source in self._all():
+        for source in self.sources():
             with self._spared(source):
                 source.prefetch(names)
 
     def providers(self, name: str) -> Sequence[str]:
         """Names of packs of which some version provides or replaces `name`."""
         found: dict[str, None] = {}
-        for source in self._all():
+        for source in self.sources():
             with self._spared(source):
                 found |= dict.fromkeys(source.providers(name))
         return list(found)
@@ -217,7 +218,7 @@ class Catalogue:
             # by its digest, a pack is the same from anywhere
             first = self._open(Known("", record.registry, 0))
         failure: MbpmError | None = None
-        for source in dict.fromkeys([*([first] if first else []), *self._all()]):
+        for source in dict.fromkeys([*([first] if first else []), *self.sources()]):
             try:
                 for line in source.lines(record.name):
                     if line.manifest == record.manifest:
@@ -235,7 +236,7 @@ class Catalogue:
     def names(self) -> list[str]:
         """All pack names, sorted."""
         found: set[str] = set()
-        for source in self._all():
+        for source in self.sources():
             with self._spared(source):
                 found.update(source.names())
         return sorted(found)
@@ -250,7 +251,7 @@ class Catalogue:
         """
         found: list[tuple[tuple[int, int], PackSummary, str]] = []
         total = 0
-        for source in self._all():
+        for source in self.sources():
             with self._spared(source):
                 answer = source.search(query, limit)
                 mine = [p for p in answer.packs if self._deciding(p.name) is source]
@@ -263,7 +264,7 @@ class Catalogue:
     def summaries(self, names: Sequence[str]) -> list[tuple[PackSummary, str]]:
         """The packs of these names in short, each from the registry it would be taken from."""
         found = []
-        for source in self._all():
+        for source in self.sources():
             with self._spared(source):
                 for pack in source.summaries(names):
                     if self._deciding(pack.name) is source:
@@ -289,14 +290,14 @@ class Catalogue:
 
         if (Path(name) / PACK_TOML).is_file():
             return f"`mbpm install ./{name}` installs the folder"
-        found = close(name, self._all())
+        found = close(name, self.sources())
         return f"did you mean `{found}`?" if found else "`mbpm search` lists the packs there are"
 
     # bases
 
     def _bases_first(self) -> list[Source]:
         """The bundled registry first: what it says of a base is trusted."""
-        return sorted(self._all(), key=lambda s: s.label != BUNDLED)
+        return sorted(self.sources(), key=lambda s: s.label != BUNDLED)
 
     def bases(self) -> Sequence[BaseOffer]:
         """All bases, each of the first registry that has one of its name."""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mbpm import facts
 from mbpm.home import DEFAULT_BASE, Home
 from mbpm.inventory import whole_base, whole_pack
 from mbpm.output import size
-from registry_index import bundled
-from registry_index.tree import Registry
 from specs.errors import MbpmError
-from specs.generation import Generation, InstalledPack
+
+if TYPE_CHECKING:
+    from mbpm.registries.source import Source
+    from registry_index.tree import Registry
+    from specs.generation import Generation, InstalledPack
 
 LOW_DISK_BYTES = 500_000_000
 """Below this there is no room for the default base and its download."""
@@ -59,8 +59,13 @@ class _Findings:
             self.add("problem", subject, str(error), hint)
 
 
-def diagnose(home: Home, registries: Iterable[Path] = ()) -> list[Finding]:
-    """Look at everything; slow only where torch must be imported to see the device."""
+def diagnose(home: Home, registries: Callable[[], Iterable[Source]]) -> list[Finding]:
+    """Look at everything; slow only where torch must be imported to see the device.
+
+    Args:
+        home: What to look at.
+        registries: Opens the registries; may fail as every other part.
+    """
     findings = _Findings()
     _versions(findings)
     _device(findings)
@@ -68,12 +73,15 @@ def diagnose(home: Home, registries: Iterable[Path] = ()) -> list[Finding]:
         _home(home, findings)
     with findings.looking_at("disk"):
         _disk(home, findings)
-    with findings.looking_at("home", _last_readable(home)):
-        _installed(home, home.current(), findings)
-    for registry in [*map(Registry, registries), bundled()]:
-        hint = "publish it again, or restore the file from a copy"
-        with findings.looking_at(f"registry {registry.root}", hint):
-            _registry(registry, findings)
+    generation = None
+    with findings.looking_at("home"):
+        generation = home.current()
+        _installed(home, generation, findings)
+    if generation is not None:
+        # packs tell of registries too
+        with findings.looking_at("registries"):
+            for source in registries():
+                _source(source, findings)
     for scheme, url in facts.proxies().items():
         findings.add("ok", "proxy", f"{scheme}: {url}")
     return findings.found
@@ -135,7 +143,7 @@ def _home(home: Home, findings: _Findings) -> None:
             "note",
             "home",
             "a change is under way, or was interrupted",
-            "the next `mbpm install` or `mbpm remove` finishes it or takes it back",
+            "the next command that changes something finishes it or takes it back",
         )
 
 
@@ -157,7 +165,7 @@ def _disk(home: Home, findings: _Findings) -> None:
             "disk",
             f"{size(found.parts)} of unfinished downloads",
             "give the command that was cut off again and it goes on from there; "
-            f"or delete {home.store.parts}",
+            "or `mbpm clean` drops them",
         )
 
 
@@ -206,19 +214,17 @@ def _pack(home: Home, pack: InstalledPack, generation: Generation) -> None:
         raise MbpmError(f"was made for another `{pack.base}` than the one installed")
 
 
-def _last_readable(home: Home) -> str:
-    """How to mend a pointer that points nowhere."""
-    for number in sorted(_generations(home), reverse=True):
-        file = home.generation_path(number)
-        with contextlib.suppress(MbpmError, OSError):
-            Generation.parse(file.read_bytes(), str(file))
-            return f"write `{number}` into {home.pointer}: the last state that can be read"
-    return f"delete {home.pointer} and install again; downloads in the store are used again"
+def _source(source: Source, findings: _Findings) -> None:
+    from mbpm.registries.folder import FolderRegistry
 
-
-def _generations(home: Home) -> list[int]:
-    folder = home.generation_path(0).parent
-    return [int(f.stem) for f in folder.glob("*.json") if f.stem.isdigit()]
+    if isinstance(source, FolderRegistry):
+        hint = "publish it again, or restore the file from a copy"
+        with findings.looking_at(f"registry {source.label}", hint):
+            _registry(source.registry, findings)
+        return
+    with findings.looking_at(f"registry {source.label}"):
+        source.check()
+        findings.add("ok", f"registry {source.label}", f"answers, bases: {len(source.bases())}")
 
 
 def _registry(registry: Registry, findings: _Findings) -> None:

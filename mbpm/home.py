@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specs.errors import IntegrityError, NotFoundError, UsageError
+from specs.errors import IntegrityError, MbpmError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from mbpm.store import Store
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "smollm2-135m"
 DEFAULT_PROFILE = "default"
-_MEND = "`mbpm doctor` tells what is damaged and how to mend it"
+_MEND = "`mbpm repair` goes back to the last state that can be read"
 
 
 class Home:
@@ -128,6 +128,13 @@ class Home:
                 hint="`mbpm history` lists the generations there are",
             ) from None
 
+    def last_readable(self) -> int:
+        """The newest generation that can be read, whatever `current` says; 0 where none can."""
+        for number in self.numbers():
+            with suppress(MbpmError, OSError):
+                return self.generation(number).number
+        return 0
+
     def generations(self) -> Iterator[Generation]:
         """The generations of the profile that count or counted, newest first, but damaged ones."""
         counts = self.current().number
@@ -142,24 +149,23 @@ class Home:
         Raises:
             IntegrityError: the files that say so are damaged.
         """
-        from specs.generation import Generation
-
         try:
             text = self.pointer.read_text("ascii").strip()
         except (FileNotFoundError, NotADirectoryError):
-            return Generation(number=0, created="", command="")
+            return self.generation(0)
         except UnicodeDecodeError:
             text = ""
-        if not text.isdigit():
+        if not text.isdecimal() or len(text) > 15:
             raise IntegrityError(f"{self.pointer}: does not hold a generation's number", hint=_MEND)
-        file = self.generation_path(int(text))
         try:
-            raw = file.read_bytes()
-        except FileNotFoundError:
+            return self.generation(int(text))
+        except NotFoundError:
+            file = self.generation_path(int(text))
             raise IntegrityError(
                 f"{file}: is missing, and it is the current one", hint=_MEND
             ) from None
-        return Generation.parse(raw, str(file))
+        except IntegrityError as error:
+            raise IntegrityError(error.message, hint=error.hint or _MEND) from None
 
     def pack_dir(self, pack: InstalledPack) -> Path:
         """The complete folder of an installed pack.

@@ -93,6 +93,7 @@ class Writer:
     def recover(self) -> None:
         """Finish or roll back what a killed writer left, and clear its staging."""
         from mbpm.home import Home
+        from mbpm.registries.origins import record
 
         journal = self._journal()
         if journal is not None:
@@ -100,6 +101,7 @@ class Writer:
             self._rebuild(home, journal["folders"])
             current = home.current()
             if current.number == journal["to"]:
+                record(home.path, current.packs)
                 self._finish(current)
             else:
                 remove(home.generation_path(journal["to"]))

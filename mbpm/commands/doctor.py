@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
+from mbpm.options import Registries
 from mbpm.state import State
 from specs.errors import MbpmError
 
 
 def command(
     ctx: typer.Context,
-    registry: Annotated[
-        list[str] | None,
-        typer.Option("--registry", metavar="DIRECTORY", help="Look at this one too; may repeat"),
-    ] = None,
+    registry: Registries = None,
 ) -> None:
     """Look at the home, the device, what is installed and the registries; exit 1 when something
     is wrong.
 
     The bytes themselves are checked by `mbpm verify`.
     """
-    from mbpm.catalogue import registry_roots
     from mbpm.diagnosis import diagnose
 
     state: State = ctx.obj
     out = state.out
-    findings = diagnose(state.home, registry_roots(registry))
+    findings = diagnose(state.home, lambda: state.catalogue(registry).sources())
     problems = [f for f in findings if f.level == "problem"]
     width = max(len(f.subject) for f in findings)
     for finding in findings:

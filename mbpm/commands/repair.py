@@ -15,11 +15,41 @@ def command(
 ) -> None:
     """Check every byte of everything installed, packs and bases, and mend what is damaged.
 
-    Good parts of a damaged file are kept: only the bad ones are fetched.
+    Good parts of a damaged file are kept: only the bad ones are fetched. Where the record of what
+    is installed is damaged itself, this goes back to the last one that can be read.
 
     $ mbpm repair --dry-run
     """
-    repair(ctx.obj, [], registry, bases=True, yes=yes, dry_run=dry_run)
+    if mend_pointer(ctx.obj, yes=yes, dry_run=dry_run):
+        repair(ctx.obj, [], registry, bases=True, yes=yes, dry_run=dry_run)
+
+
+def mend_pointer(state: State, *, yes: bool, dry_run: bool) -> bool:
+    """Make the last generation that can be read the current one, where the current one cannot.
+
+    Returns:
+        Whether the current generation can be read now.
+    """
+    from mbpm.files import write_atomic
+    from mbpm.lock import writer_lock
+    from specs.errors import IntegrityError
+
+    home, out = state.home, state.out
+    try:
+        home.current()
+    except IntegrityError as error:
+        number = home.last_readable()
+        what = f"generation {number}" if number else "nothing installed"
+        out.warn(error.message)
+        out.line(f"repair     go back to {what}, the last state that can be read")
+        if not dry_run:
+            out.confirm("Go ahead?", yes=yes)
+            with writer_lock(home.path, out):
+                write_atomic(home.pointer, f"{number}\n".encode())
+        else:
+            out.result({"generation": number, "changed": False})
+            return False
+    return True
 
 
 def repair(

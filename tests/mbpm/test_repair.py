@@ -95,3 +95,39 @@ def test_cannot_be_had_any_more(cli: Cli, alpha: Path, registry: Path) -> None:
     assert result.code != 0
     assert "hint:" in result.err
     assert cli.installed() == {"alpha": "1.0.0"}, "what was installed is still listed"
+
+
+@pytest.mark.parametrize("text", ["", "seven", "99", "-1", "1\n1"])
+def test_damaged_pointer(cli: Cli, registry: Path, publish: Publish, text: str) -> None:
+    publish("alpha")
+    publish("beta")
+    for name in ("alpha", "beta"):
+        cli.ok("install", name, "--registry", registry, "--yes")
+    (cli.home / "current").write_text(text)
+    result = cli("list")
+    assert result.code == 5
+    assert "`mbpm repair`" in result.err
+    shown = cli.ok("repair", "--dry-run")
+    assert "repair     go back to generation 2" in shown.out
+    assert (cli.home / "current").read_text() == text
+    cli.ok("repair", "--yes")
+    assert cli.installed() == {"alpha": "1.0.0", "beta": "1.0.0"}
+    cli.ok("verify")
+
+
+def test_damaged_generation(cli: Cli, registry: Path, publish: Publish) -> None:
+    publish("alpha")
+    publish("beta")
+    for name in ("alpha", "beta"):
+        cli.ok("install", name, "--registry", registry, "--yes")
+    (cli.home / "generations" / "2.json").write_text("{")
+    cli.ok("repair", "--yes")
+    assert cli.installed() == {"alpha": "1.0.0"}
+    cli.ok("install", "beta", "--yes", "--registry", registry)
+    (cli.home / "current").write_text("?")
+    for file in (cli.home / "generations").iterdir():
+        file.write_bytes(b"\xff")
+    cli.ok("repair", "--yes")
+    assert cli.installed() == {}
+    cli.ok("install", "alpha", "--yes", "--registry", registry)
+    cli.ok("verify")
