@@ -76,6 +76,7 @@ COMMANDS = dict(
         _entry("train", "Train a pack from your own data", _MAKE),
         _entry("pack", "Check a pack folder and make an archive of it", _MAKE),
         _entry("publish", "Publish a pack folder to a registry", _MAKE),
+        _entry("yank", "Hide a published version, or say that it is deprecated", _MAKE),
         _entry("registry", "Add, remove, list and refresh registries", _MACHINE),
         _entry("base", "List, install, remove and verify bases", _MACHINE),
         _entry("profile", "List and remove profiles: installs that share one store", _MACHINE),
@@ -212,7 +213,7 @@ class _Table(TyperGroup):
             if ctx.resilient_parsing:
                 return None, None, args[1:]
             raise UsageError(f"there is no command `{name}`", hint=_did_you_mean(name))
-        command = _load(name)
+        command = load(name)
         shared = [p for p in self.params if getattr(p, "rich_help_panel", None) == GLOBAL_PANEL]
         _share(command, [p for p in shared if isinstance(p, TyperOption)])
         return name, command, args[1:]
@@ -223,7 +224,8 @@ def _did_you_mean(name: str) -> str:
     return f"did you mean `mbpm {close[0]}`?" if close else "`mbpm --help` lists the commands"
 
 
-def _load(name: str) -> Any:
+def load(name: str) -> Any:
+    """The real command of a name in the table, its module imported."""
     entry = COMMANDS[name]
     module = importlib.import_module(entry.module)
     app = getattr(module, "app", None)
