@@ -66,7 +66,7 @@ class Client:
                 )
                 response = client.send(request, stream=True)
             try:
-                if not response.is_redirect:
+                if not response.has_redirect_location:
                     yield response
                     return
                 location = response.headers["location"]
