@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mbpm.catalogue import BaseOffer, Candidate, Catalogue
     from mbpm.project.places import Places
     from mbpm.store import Store
+    from specs.base_card import BaseCard
     from specs.generation import InstalledPack
     from specs.index_line import IndexLine
 
@@ -77,15 +78,14 @@ class LockSupply:
         Raises:
             IntegrityError: a registry describes one otherwise now.
         """
-        missing = [b for b in self._lock.bases if not self._store.has_document(b.card)]
-        return [self._offer(b) for b in self._lock.bases if b in missing or self._broken(b)]
+        return [self._offer(b) for b in self._lock.bases if not self._here(b)]
 
-    def _broken(self, base: LockedBase) -> bool:
+    def _here(self, base: LockedBase) -> bool:
         from mbpm.inventory import whole_base
 
         with suppress(IntegrityError):
-            return not whole_base(self._store, self._store.card(base.card))
-        return True
+            return whole_base(self._store, self._store.card(base.card))
+        return False
 
     def _offer(self, base: LockedBase) -> BaseOffer:
         label = self._places.label(base.registry)
@@ -96,6 +96,7 @@ class LockSupply:
             offers += self._catalogue.bases()
         for offer in offers:
             if offer.card.digest() == base.card:
+                check_base(base, offer.card)
                 return offer
             if offer.card.fingerprint == base.fingerprint:
                 same = same or offer
@@ -109,6 +110,16 @@ class LockSupply:
             f"{LOCK_FILE}: base {base.name} has the card {base.card[:12]}, and {same.label} "
             f"describes it otherwise now ({same.card.digest()[:12]})",
             hint="`mbpm lock` takes it as it is described now",
+        )
+
+
+def check_base(base: LockedBase, card: BaseCard) -> None:
+    """Raises IntegrityError where the lock says something else of a base than its card."""
+    if (card.name, card.fingerprint) != (base.name, base.fingerprint):
+        raise IntegrityError(
+            f"{LOCK_FILE}: what it says of base {base.name} is not so: its card is that of "
+            f"{card.name} ({card.fingerprint[:12]})",
+            hint=f"`mbpm lock` writes {LOCK_FILE} again",
         )
 
 

@@ -73,6 +73,7 @@ def sync(
         prepared = prepare_exact(
             home, list(_records(home, lock, places)), supply, bases=_bases(lock, places, project)
         )
+        _check_cards(home, lock)
         _check_manifests(home, lock, prepared)
         return prepared
 
@@ -137,6 +138,16 @@ def _check_machine(lock: Lock) -> None:
                     f"machine {has}",
                     hint=f"set `{variable}` to install it anyway",
                 )
+
+
+def _check_cards(home: Home, lock: Lock) -> None:
+    """What the lock says of its bases is what their cards say, as far as these are here; the
+    others are checked when they are found."""
+    from mbpm.project.supply import check_base
+
+    for base in lock.bases:
+        if home.store.has_document(base.card):
+            check_base(base, home.store.card(base.card))
 
 
 def _check_manifests(home: Home, lock: Lock, prepared: Prepared) -> None:
