@@ -6,18 +6,16 @@ import errno
 import os
 import random
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mbpm.fetch import Wanted, limits, obtain_all, parts
+from mbpm.fetch import limits, parts
 from mbpm.fetch.assembly import Part
 from mbpm.fetch.network import Network
-from mbpm.output import Output
 from mbpm.store import Store
-from specs.blobs import CHUNK_BYTES, Blob, FileSource, UrlSource
+from specs.blobs import CHUNK_BYTES, Blob, FileSource
 from specs.errors import (
     AuthError,
     DoesNotFitError,
@@ -26,38 +24,12 @@ from specs.errors import (
     NetworkError,
     NotFoundError,
 )
+from tests.support.fetching import Watcher
+from tests.support.fetching import fetch as fetch_blob
 from tests.support.servers import Site, serve
 
 DATA = random.Random(1).randbytes(2 * CHUNK_BYTES + 1000)
 BLOB = Blob.of_bytes("weights.gguf", DATA)
-
-
-class Watcher(Output):
-    """An output that remembers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moved: list[int] = []
-        self.said: list[str] = []
-        self.files: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
-
-    @contextmanager
-    def transfers(self, totals: Mapping[str, int]) -> Iterator[Watcher]:
-        yield self
-
-    @contextmanager
-    def file(self, title: str, what: str, total: int) -> Iterator[Watcher]:
-        self.files.append(what)
-        yield self
-
-    def advance(self, count: int) -> None:
-        self.moved.append(count)
-
-    def status(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture
@@ -71,15 +43,8 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def fetch(store: Store, *sources: UrlSource | FileSource | str, offline: bool = False) -> Watcher:
-    watcher = Watcher()
-    found = [UrlSource(url=s) if isinstance(s, str) else s for s in sources]
-    what = "weights.gguf of base tiny"
-    wanted = Wanted(BLOB, found, what, "base tiny", store.root)
-    obtain_all(store, [wanted], Network(offline=offline), watcher)
-    assert store.blob_path(BLOB.sha256).read_bytes() == DATA
-    assert list(store.parts.iterdir()) == []
-    return watcher
+def fetch(store: Store, *sources: FileSource | str, offline: bool = False) -> Watcher:
+    return fetch_blob(store, BLOB, *sources, network=Network(offline=offline))
 
 
 def test_one_request_when_all_is_well(store: Store, site: Site) -> None:
@@ -244,7 +209,7 @@ def test_offline_touches_nothing(store: Store, site: Site, tmp_path: Path) -> No
     assert site.requests == []
     assert "without `--offline`" in (caught.value.hint or "")
     (store.root / "local").write_bytes(DATA)
-    fetch(store, site.url + "/w", FileSource(path="local"), offline=True)
+    fetch(store, site.url + "/w", FileSource(path=str(store.root / "local")), offline=True)
 
 
 def test_disk_full_while_fetching(

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import re
+import ssl
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -25,19 +26,30 @@ class Site:
     """How many bytes later than asked for a range begins."""
     cuts: list[int] = field(default_factory=list)
     """For the next answers in turn: after how many bytes of the body the connection breaks."""
-    statuses: list[int] = field(default_factory=list)
-    """For the next answers in turn: a status to send instead of the file."""
+    statuses: list[int | tuple[int, dict[str, str]]] = field(default_factory=list)
+    """For the next answers in turn: a status to send instead of the file, with headers perhaps."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Path -> the address it sends people to."""
+    length: bool = True
+    """Whether it says how long a body is; else the end of the connection tells."""
+    modified: str | None = None
+    """The `Last-Modified` of everything."""
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     """(path, Range header) of every request so far."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """All headers of every request so far, their names in lower case."""
+    most: int = 0
+    """The most requests that were answered at the same time."""
     sent: int = 0
     """Bytes of bodies sent so far."""
     url: str = ""
 
 
 @contextlib.contextmanager
-def serve(site: Site | None = None) -> Iterator[Site]:
+def serve(site: Site | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     """Serve a site until the block ends; `site.url` is its address, without a last slash."""
     site = site or Site()
+    busy: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -48,9 +60,26 @@ def serve(site: Site | None = None) -> Iterator[Site]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             site.requests.append((self.path, wanted))
+            site.headers.append({k.lower(): v for k, v in self.headers.items()})
+            busy.append(self.path)
+            site.most = max(site.most, len(busy))
+            try:
+                self._choose(wanted)
+            finally:
+                busy.remove(self.path)
+
+        def _choose(self, wanted: str | None) -> None:
             data = site.files.get(self.path)
+            tag = self.headers.get("If-None-Match")
+            since = self.headers.get("If-Modified-Since")
             if site.statuses:
-                self._answer(site.statuses.pop(0), b"", {})
+                status = site.statuses.pop(0)
+                code, headers = (status, {}) if isinstance(status, int) else status
+                self._answer(code, b"", headers)
+            elif self.path in site.redirects:
+                self._answer(302, b"", {"Location": site.redirects[self.path]})
+            elif (tag and tag == site.etag) or (since and since == site.modified):
+                self._answer(304, b"", {"ETag": site.etag} if site.etag else {})
             elif data is None:
                 self._answer(404, b"", {})
             else:
@@ -58,6 +87,8 @@ def serve(site: Site | None = None) -> Iterator[Site]:
 
         def _file(self, data: bytes, wanted: str | None) -> None:
             headers = {"ETag": site.etag} if site.etag else {}
+            if site.modified:
+                headers["Last-Modified"] = site.modified
             match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
             stale = self.headers.get("If-Range") not in (None, site.etag)
             if match is None or not site.ranges or stale:
@@ -74,7 +105,11 @@ def serve(site: Site | None = None) -> Iterator[Site]:
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            if site.length or not body:
+                self.send_header("Content-Length", str(len(body)))
+            else:
+                self.close_connection = True
+            for name, value in headers.items():
                 self.send_header(name, value)
             kind = "text/html" if self.path.endswith("/") else "application/octet-stream"
             self.send_header("Content-Type", kind)
@@ -87,7 +122,9 @@ def serve(site: Site | None = None) -> Iterator[Site]:
                 site.sent += len(body)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    site.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
