@@ -12,10 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 
-from runtime.router import BaseRouting, PackRouting, Router
+from runtime.chat_format import ChatFormat
+from runtime.features import features
+from runtime.router import BaseRouting, PackRouting, Router, fit_pack
 from runtime.routing_table import ALIKE, Row, build_table, read_table
+from runtime.tokenizer import Tokenizer
+from runtime.torch_engine import TorchEngine
+from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.errors import IntegrityError
 from specs.safetensors_header import read_header
+from tests.support.real_home import FRUIT, GENERAL
+from trainer.data.natural_questions import natural_questions
 
 D = 40
 RNG = np.random.default_rng(5)
@@ -154,6 +161,24 @@ def test_packs_that_answer_alike_are_found(tmp_path: Path) -> None:
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert pair.similarity == pytest.approx(cosine, abs=1e-4)
     assert cosine > ALIKE
+
+
+def test_the_same_ground_is_told_from_another_on_a_real_base(smollm2: Path, tmp_path: Path) -> None:
+    """Packs of two halves of the same questions compete, one about something else does not."""
+    weights = smollm2 / WEIGHTS_FILE
+    chat = ChatFormat.from_gguf(weights, Tokenizer.from_gguf(weights))
+    card = BaseCard.read(smollm2 / CARD_FILE)
+    base = BaseRouting.load(smollm2 / BASE_ROUTING_FILE, card.fingerprint)
+    engine = TorchEngine(smollm2, device="cpu", layers=base.layer + 1)
+    medical = natural_questions("medical", 160, 0)
+    ground = {"one": medical[::2], "two": medical[1::2], "fruit": FRUIT}
+    general = features(engine, chat, GENERAL, base.layer)
+    rows = []
+    for number, (name, questions) in enumerate(ground.items()):
+        own = features(engine, chat, questions, base.layer)
+        rows.append(Row(name, f"{number:064x}", fit_pack(base, own, own, general)))
+    (tmp_path / "t").write_bytes(build_table(base, rows))
+    assert [{p.one, p.other} for p in read_table(tmp_path / "t").rivals] == [{"one", "two"}]
 
 
 def test_a_pack_alone_has_no_rival(tmp_path: Path) -> None:
