@@ -180,17 +180,18 @@ def _blobs(home: Home, keeping: set[str]) -> Iterator[Waste]:
 
 
 def _parts(home: Home, *, all_of_them: bool) -> Iterator[Waste]:
-    from mbpm.fetch.parts import CHUNKS, PART, unfinished
+    from mbpm.fetch.parts import CHUNKS, PART, strays, unfinished
 
     for found in unfinished(home.store.parts):
         done = len(found.key) == 64 and home.store.blob_path(found.key).is_file()
         if all_of_them or done or found.idle_seconds > PARTS_SECONDS:
             yield Waste("part", _of(found.path), found.path, found.disk_bytes)
-    # wheels that wait to be unpacked, the hub's folders, and bitmaps without their part
+    for path in strays(home.store.parts):
+        yield Waste("part", _of(path), path, _size(path))
+    # wheels that wait to be unpacked, and the hub's folders
     for path in _listed(home.store.parts):
-        beside = path.suffix == CHUNKS and path.with_suffix(PART).exists()
         idle = _age(path) > (FOREIGN_SECONDS if all_of_them else PARTS_SECONDS)
-        if path.suffix != PART and not beside and idle:
+        if path.suffix not in (PART, CHUNKS) and idle:
             yield Waste("part", _of(path), path, _deep_size(path))
 
 

@@ -57,6 +57,15 @@ def unfinished(parts: Path) -> list[Unfinished]:
     return found
 
 
+def strays(parts: Path) -> list[Path]:
+    """What a process left beside part files that are gone, when it was killed in between."""
+    return [
+        path
+        for path in sorted(parts.glob(f"*{CHUNKS}"))
+        if not path.with_suffix(PART).exists() and _is_free(path)
+    ]
+
+
 def discard(part: Path) -> None:
     """Remove a part file and what belongs to it."""
     remove(part)

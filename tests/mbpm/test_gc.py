@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,14 @@ def test_clean_drops_downloads_and_leaves_the_rest(upgraded: Cli) -> None:
     assert "freed 10 B" in result.err
     assert files(upgraded) == before
     assert "there is nothing to free" in upgraded.ok("clean").err
+
+
+def test_marks_of_a_part_that_is_gone(upgraded: Cli) -> None:
+    stray = part(upgraded, f"{'a' * 64}.host.0.{'1' * 32}.chunks")
+    mine = part(upgraded, f"{'a' * 64}.{platform.node()}.{os.getppid()}.{'2' * 32}.chunks")
+    upgraded.ok("gc", "--yes")
+    assert not stray.exists()
+    assert mine.exists(), "its owner lives, and may be renaming it right now"
 
 
 def test_damaged_pointer_frees_nothing(upgraded: Cli) -> None:
