@@ -11,6 +11,7 @@ from mbpm.transaction import writer
 
 if TYPE_CHECKING:
     from mbpm.change.steps import Prepared
+    from mbpm.home import Home
     from mbpm.state import State
     from specs.generation import Cause, Generation
 
@@ -47,7 +48,7 @@ def carry_out(
     document = {**(more or {}), "plan": plan.model_dump(mode="json"), "changed": False}
     for title in prepared.satisfied:
         out.note(f"{title} is installed already")
-    show(plan, out, purge=bool(prepared.purged))
+    show(plan, out, _places(prepared, home), purge=bool(prepared.purged))
     if (plan.empty and not prepared.purged) or dry_run:
         if plan.empty and home.journal.exists() and not dry_run:
             # a killed command got as far as this; what it left is put right all the same
@@ -66,6 +67,21 @@ def carry_out(
     done(plan, out)
     out.result({**document, "changed": True, "generation": generation.number})
     return generation
+
+
+def _places(prepared: Prepared, home: Home) -> dict[str, str]:
+    """The registries of what did not come from there before; the bundled one is not named."""
+    from mbpm.registries.config import display_names
+    from specs.registries import BUNDLED
+
+    old = {p.name: p.registry for p in prepared.before.packs}
+    moved = {
+        p.name: p.registry
+        for p in prepared.plan.packs
+        if p.registry not in ("", BUNDLED, old.get(p.name)) and p.action != "mark"
+    }
+    names = display_names(home.path, moved.values())
+    return {name: names[label] for name, label in moved.items()}
 
 
 def restore(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from mbpm.output import size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mbpm.output import Output
     from specs.generation import Plan, PlannedPack
 
@@ -20,19 +22,21 @@ _DONE = {
 }
 
 
-def show(plan: Plan, out: Output, *, purge: bool = False) -> None:
+def show(plan: Plan, out: Output, places: Mapping[str, str], *, purge: bool = False) -> None:
     """Print what is about to happen, for people.
 
     Args:
         plan: What is about to happen.
         out: Where to.
+        places: Name of a pack -> the registry to name beside it.
         purge: Whether what is removed is freed at once.
     """
     for pack in plan.packs:
         if pack.action == "mark":
             continue
         reason = f" ({pack.reason})" if pack.reason else ""
-        out.line(f"{pack.action:<9}  {pack.name} {_versions(pack)}{reason}")
+        place = f" from {places[pack.name]}" if pack.name in places else ""
+        out.line(f"{pack.action:<9}  {pack.name} {_versions(pack)}{place}{reason}")
         if pack.action in ("upgrade", "downgrade") and pack.line and pack.line.notes:
             out.line(f"{'':<9}    {pack.line.notes.splitlines()[0]}")
         if pack.line is not None and pack.line.forced:

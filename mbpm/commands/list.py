@@ -85,12 +85,14 @@ def command(
 
 
 def _print(state: State, packs: Sequence[InstalledPack], newer: dict[str, str]) -> None:
-    origin = _origins(state.home, packs)
+    from mbpm.registries.config import display_names
+
+    origin = display_names(state.home.path, [p.registry for p in packs])
     columns: list[tuple[str, Callable[[InstalledPack], str]]] = [
         ("NAME", lambda p: p.name),
         ("VERSION", lambda p: p.version),
         ("BASE", lambda p: p.base),
-        ("FROM", lambda p: origin.get(p.registry, p.registry)),
+        ("FROM", lambda p: origin[p.registry]),
     ]
     if newer:
         columns.insert(2, ("CANDIDATE", lambda p: newer[p.name]))
@@ -102,17 +104,6 @@ def _print(state: State, packs: Sequence[InstalledPack], newer: dict[str, str]) 
 def _marks(pack: InstalledPack) -> str:
     marks = ["auto"] * pack.auto + ["held"] * pack.held
     return ", ".join(marks + ([f"pin {pack.pin}"] if pack.pin else []))
-
-
-def _origins(home: Home, packs: Sequence[InstalledPack]) -> dict[str, str]:
-    """Label of a registry -> the name it is configured under."""
-    from mbpm.registries.folder import BUNDLED
-
-    if all(p.registry == BUNDLED for p in packs):
-        return {}
-    from mbpm.registries.config import in_order, read
-
-    return {k.address: k.name for k in in_order(read(home.path))}
 
 
 def _candidates(state: State) -> dict[str, str]:

@@ -14,7 +14,7 @@ It may be edited by hand. The bundled registry is always there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,15 @@ def _check_distinct(found: RegistryList, file: Path) -> None:
                 hint="remove one of them",
             )
         seen[entry.address] = name
+
+
+def display_names(home: Path, labels: Iterable[str]) -> dict[str, str]:
+    """Label of a registry -> the name it is configured under, or else the label itself."""
+    wanted = set(labels)
+    if wanted <= {BUNDLED}:
+        return {label: label for label in wanted}
+    known = {k.address: k.name for k in in_order(read(home))}
+    return {label: known.get(label, label) for label in wanted}
 
 
 def in_order(found: RegistryList) -> list[Known]:

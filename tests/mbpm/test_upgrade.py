@@ -111,7 +111,7 @@ def test_brings_what_a_new_version_requires(cli: Cli, registry: Path, publish: P
     publish("words")
     publish("alpha", "1.1.0", requires={"words": "1"})
     result = cli.ok("upgrade", "--yes")
-    assert "install    words 1.0.0 (required by alpha 1.1.0)" in result.out
+    assert f"install    words 1.0.0 from {registry} (required by alpha 1.1.0)" in result.out
     assert cli.installed() == {"alpha": "1.1.0", "words": "1.0.0"}
 
 
