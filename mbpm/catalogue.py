@@ -173,7 +173,7 @@ class Catalogue:
     @cached_property
     def _bound(self) -> dict[str, str]:
         """Name -> label of the registry it is taken from."""
-        found = origins.read(self._home.path)
+        found = origins.read(self._home)
         for pack in self._home.current().packs:
             if not pack.registry.startswith(origins.LOCAL):
                 found[pack.name] = pack.registry

@@ -2,13 +2,14 @@
 
     current                 the number of the generation that counts
     generations/N.json      one complete state each
-    profiles/NAME/          the same two for each profile but `default`
+    origins.json            which registry a name is taken from (mbpm/registries/origins.py)
+    profiles/NAME/          the same three for each profile but `default`
     store/                  the bytes of all profiles (mbpm/store.py)
     derived/                what triggers made of installed packs (mbpm/triggers.py)
     staging/                work in progress, worthless to anyone else
     lock, owner.json        the one writer at a time (mbpm/lock.py)
     journal.json            what that writer is doing (mbpm/transaction.py)
-    registries.toml, tokens.toml, origins.json, cache/    registries (mbpm/registries)
+    registries.toml, tokens.toml, cache/    registries (mbpm/registries)
 
 Reading takes no lock: `current` is replaced whole, and what a generation names stays in place for
 as long as it counts.

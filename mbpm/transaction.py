@@ -86,7 +86,7 @@ class Writer:
         write_atomic(home.pointer, f"{new.number}\n".encode())
         was = {p.name: p.registry for p in old.packs}
         # where a pack comes from another registry than before, somebody said so
-        record(home.path, [p for p in new.packs if p.registry != was.get(p.name)], told=True)
+        record(home, [p for p in new.packs if p.registry != was.get(p.name)], told=True)
         self._finish(new)
         return new
 
@@ -101,7 +101,7 @@ class Writer:
             self._rebuild(home, journal["folders"])
             current = home.current()
             if current.number == journal["to"]:
-                record(home.path, current.packs)
+                record(home, current.packs)
                 self._finish(current)
             else:
                 remove(home.generation_path(journal["to"]))

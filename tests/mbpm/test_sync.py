@@ -393,3 +393,13 @@ def test_undo_takes_a_sync_back(project: ProjectCli) -> None:
     project.ok("sync", "--yes")
     project.cli.ok("--profile", "clinic", "undo", "--yes")
     assert project.installed() == {}
+
+
+def test_a_checkout_decides_nothing_for_other_profiles(project: ProjectCli, registry: Path) -> None:
+    """Else whoever gets somebody to sync a project could name the registry of any pack."""
+    project.ok("sync", "--yes")
+    result = project.cli("install", "alpha", "--yes")
+    assert result.code == 3
+    assert "no pack `alpha` in the registry `bundled`" in result.err
+    project.cli.ok("--profile", "clinic", "remove", "alpha", "--yes")
+    project.cli.ok("--profile", "clinic", "install", "alpha", "--yes")
