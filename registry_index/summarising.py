@@ -24,10 +24,11 @@ from registry_index.summary import (
 )
 from registry_index.tree import BASES_DIR, Registry, read_file
 from registry_index.writing import put_bytes
+from specs.base_card import BaseCard
 from specs.errors import DoesNotFitError, IntegrityError, MbpmError, NotFoundError
 from specs.model import MAX_DOCUMENT_BYTES, canonical_json
 from specs.names import check_name
-from specs.summary import SummaryRoot, page_count, page_of
+from specs.summary import MAX_BASES, SummaryRoot, page_count, page_of
 
 STALE_SECONDS = 24 * 3600.0
 """How long the pages of older roots stay, for clients that read while a new one was written."""
@@ -169,21 +170,28 @@ def _write(
             put_bytes(root, Path(SUMMARY_DIR, digest), raw)
     if packs is None:
         packs = sum(map(len, changed.values()))
-    new = SummaryRoot(packs=packs, pages=tuple(pages), bases=_bases(registry))
+    bases, files = _bases(registry)
+    new = SummaryRoot(packs=packs, pages=tuple(pages), bases=bases, base_files=files)
     put_bytes(root, Path(SUMMARY_DIR, ROOT_FILE), new.canonical())
     (root / _PENDING).unlink(missing_ok=True)
     _drop_stale(folder, {digest for digest, _ in pages})
 
 
-def _bases(registry: Registry) -> dict[str, tuple[str, int]]:
-    found = {}
-    for name in registry.base_names():
-        # a card under a name that is none, or too large, is nobody's to use
-        with contextlib.suppress(ValueError, OSError, IntegrityError):
-            file = registry.root / BASES_DIR / f"{check_name(name)}.json"
-            raw = read_file(file, MAX_DOCUMENT_BYTES)
+def _bases(registry: Registry) -> tuple[dict[str, tuple[str, int]], tuple[str, ...]]:
+    """The digest and size of every card, and the files of bases that are here."""
+    found: dict[str, tuple[str, int]] = {}
+    here = set()
+    for name in registry.base_names()[:MAX_BASES]:
+        # a card that cannot be read is nobody's to use
+        with contextlib.suppress(ValueError, OSError, MbpmError):
+            raw = read_file(
+                registry.root / BASES_DIR / f"{check_name(name)}.json", MAX_DOCUMENT_BYTES
+            )
+            card = BaseCard.parse(raw, name)
             found[name] = (hashlib.sha256(raw).hexdigest(), len(raw))
-    return found
+            digests = [f.blob.sha256 for f in card.files]
+            here |= {d for d in digests if registry.blob_path(d).is_file()}
+    return found, tuple(sorted(here))
 
 
 def _drop_stale(folder: Path, used: set[str]) -> None:

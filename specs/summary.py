@@ -20,7 +20,7 @@ MAX_INDEX_BYTES = 64 * 1024 * 1024
 """The largest index file of one pack."""
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 MAX_PAGES = 1 << 15
-MAX_BASES = 1000
+MAX_BASES = 256
 PAGE_PACKS = 128
 """How many packs a page holds on average, at most."""
 
@@ -69,6 +69,10 @@ class SummaryRoot(Contract):
     """Digest and size of every page; their number is a power of two."""
     bases: Annotated[dict[Name, tuple[Sha256, CardSize]], Field(max_length=MAX_BASES)] = {}
     """Name -> digest and size of `bases/NAME.json`."""
+    base_files: Annotated[tuple[Sha256, ...], Field(max_length=4 * MAX_BASES)] = ()
+    """Files of bases that the registry itself has; others come from their cards' sources."""
+
+    _late: ClassVar[tuple[str, ...]] = ("base_files",)
 
     @field_validator("pages")
     @classmethod

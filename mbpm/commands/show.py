@@ -42,8 +42,9 @@ def command(
         best = _newest(offers)
         assert best.origin is not None
         manifest, label = best.manifest(), best.origin.label
-        raw = best.origin.document(manifest.blob(EVALS_FILE))
-        evals = Evals.parse(raw, f"{EVALS_FILE} of {name}")
+        blob, store = manifest.blob(EVALS_FILE), state.home.store
+        here = store.blob_path(blob.sha256).read_bytes() if store.has(blob) else None
+        evals = Evals.parse(here or best.origin.document(blob), f"{EVALS_FILE} of {name}")
     lines = [c.line for c in sorted(offers, key=lambda c: c.version, reverse=True)]
     line = next((x for x in lines if x.manifest == manifest.digest()), None)
     versions = [

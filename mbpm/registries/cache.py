@@ -76,23 +76,30 @@ class Cache:
     def _open(self) -> sqlite3.Connection:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            connection = _connect(str(self.folder / FILE))
+            connection = sqlite3.connect(
+                self.folder / FILE, timeout=BUSY_SECONDS, isolation_level=None
+            )
         except (OSError, sqlite3.OperationalError):
-            connection = _connect(":memory:")
+            return self._in_memory()
         try:
             return self._laid_out(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
             if "readonly" in str(error):
-                # a home that cannot be written to is still read
-                return self._laid_out(_connect(":memory:"))
+                return self._in_memory()
             if not _damaged(error):
                 raise _unusable(self.folder, error) from None
             self.drop()
             raise DamagedError from None
 
+    def _in_memory(self) -> sqlite3.Connection:
+        """For a home that cannot be written to."""
+        return self._laid_out(sqlite3.connect(":memory:", isolation_level=None))
+
     def _laid_out(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         (layout,) = connection.execute("PRAGMA user_version").fetchone()
+        # durable enough: what a power cut takes is fetched again
+        connection.execute("PRAGMA synchronous = NORMAL")
         if layout == LAYOUT:
             return connection
         if layout:
@@ -188,12 +195,6 @@ def facts(home: Path, address: str) -> dict[str, object]:
     except (DamagedError, MbpmError):
         return {}
     return found
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
 
 
 def _damaged(error: sqlite3.DatabaseError) -> bool:

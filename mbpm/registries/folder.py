@@ -158,6 +158,13 @@ class FolderRegistry:
 
     # bytes
 
+    def base(self, name: str) -> BaseOffer:
+        """As `Source.base`."""
+        return self._offer(self.registry.base(name))
+
+    def freeze(self) -> None:
+        """As `Source.freeze`: nothing is cached."""
+
     def manifest(self, line: IndexLine) -> Manifest:
         """As `Source.manifest`."""
         what = f"the manifest of {line.name} {line.version}"

@@ -116,6 +116,7 @@ class Refresher:
             self._check_sizes(root, url)
             total = len(document.data) + sum(size for _, size in root.pages)
             facts |= {"root": digest, "bare": 0, "packs": root.packs, "total": total}
+            facts["base_files"] = " ".join(root.base_files)
             self._config()
             self._fetch(root)
             self._cards(root)

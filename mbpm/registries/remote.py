@@ -28,6 +28,7 @@ from specs.errors import (
 from specs.index_line import RegistryConfig
 from specs.manifest import Manifest
 from specs.model import MAX_DOCUMENT_BYTES
+from specs.names import check_name
 from specs.summary import PackSummary
 
 if TYPE_CHECKING:
@@ -242,6 +243,16 @@ class RemoteRegistry:
 
         return self._asked(ask)
 
+    def base(self, name: str) -> BaseOffer:
+        """As `Source.base`."""
+        url = f"{self.label}/bases/{check_name(name)}.json"
+        raw = self._network.get(url, limit=MAX_DOCUMENT_BYTES).data or b""
+        return BaseOffer(BaseCard.parse(raw, url), self.label, Path("/"), self._base_sources)
+
+    def freeze(self) -> None:
+        """As `Source.freeze`."""
+        self._current = True
+
     # bytes
 
     @cached_property
@@ -263,8 +274,12 @@ class RemoteRegistry:
 
     def _base_sources(self, file: BaseBlob) -> list[AnySource]:
         # a path on the machine that made the card is nothing here
-        others = [s for s in file.sources if not isinstance(s, FileSource)]
-        return [*self._addresses(file.blob.sha256), *others]
+        others: list[AnySource] = [s for s in file.sources if not isinstance(s, FileSource)]
+        own = str(self._asked(lambda cache: cache.meta("base_files")) or "").split()
+        # asking for what the registry does not have would only bring a warning
+        if file.blob.sha256 in own or not others:
+            return [*self._addresses(file.blob.sha256), *others]
+        return others
 
     def manifest(self, line: IndexLine) -> Manifest:
         """As `Source.manifest`."""

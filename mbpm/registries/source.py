@@ -62,6 +62,17 @@ class Source(Protocol):
     def bases(self) -> Sequence[BaseOffer]:
         """All bases, by name."""
 
+    def base(self, name: str) -> BaseOffer:
+        """One base, without asking for an index.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            IntegrityError: its card is malformed.
+        """
+
+    def freeze(self) -> None:
+        """Ask for no index from now on: what is cached is current."""
+
     def manifest(self, line: IndexLine) -> Manifest:
         """The manifest an index line names, its digest checked."""
 
