@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from specs.lockfile import LOCK_FILE, Lock, LockedBase, LockedPack
 if TYPE_CHECKING:
     from mbpm.catalogue import BaseOffer, Candidate, Catalogue
     from mbpm.project.places import Places
+    from mbpm.registries.source import Source
     from mbpm.store import Store
     from specs.base_card import BaseCard
     from specs.generation import InstalledPack
@@ -30,6 +31,8 @@ class LockSupply:
         self._store = store
         self._frozen = frozen
         """Whether no index is looked at."""
+        for source in catalogue.sources() if frozen else ():
+            source.freeze()
 
     def find(self, record: InstalledPack) -> Candidate:
         """The very version the lock has.
@@ -91,10 +94,7 @@ class LockSupply:
         label = self._places.label(base.registry)
         source = self._catalogue.source(label)
         same: BaseOffer | None = None
-        offers = list(source.bases()) if source is not None else []
-        if not self._frozen:
-            offers += self._catalogue.bases()
-        for offer in offers:
+        for offer in self._offers(base, source):
             if offer.card.digest() == base.card:
                 check_base(base, offer.card)
                 return offer
@@ -111,6 +111,16 @@ class LockSupply:
             f"describes it otherwise now ({same.card.digest()[:12]})",
             hint="`mbpm lock` takes it as it is described now",
         )
+
+    def _offers(self, base: LockedBase, source: Source | None) -> Iterator[BaseOffer]:
+        """Bases that may be the one, those of its registry first."""
+        if source is not None and self._frozen:
+            with suppress(NotFoundError):
+                yield source.base(base.name)
+        elif source is not None:
+            yield from source.bases()
+        if not self._frozen:
+            yield from self._catalogue.bases()
 
 
 def check_base(base: LockedBase, card: BaseCard) -> None:
