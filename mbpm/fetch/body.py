@@ -33,20 +33,24 @@ def pieces(
     """
     watch = _Watch(rate, stopped)
     length = response.headers.get("content-length", "")
-    stream = response.extensions.get("network_stream")
+    size = int(length) if length.isdigit() else -1
+    stream = response.extensions.get("network_stream") if size > limits.DIRECT_BYTES else None
     # without a size of its own the parser hands out all it holds; dropped, it would hang up
     parsed = response.iter_raw()
     came = 0
     with explained():
         while piece := next(parsed, b""):
-            watch.saw(len(piece))
             came += len(piece)
+            if came == size:
+                # seen to be over, the connection may be used again, whatever the caller does
+                next(parsed, None)
+            watch.saw(len(piece))
             yield piece
             watch.back()
-            if stream and length.isdigit() and int(length) > limits.DIRECT_BYTES:
+            if stream is not None:
                 break
-        while piece and stream and came < int(length):
-            count = min(rate.piece if rate else limits.READ_BYTES, int(length) - came)
+        while stream is not None and piece and came < size:
+            count = min(rate.piece if rate else limits.READ_BYTES, size - came)
             try:
                 piece = stream.read(count, timeout=min(limits.POLL_SECONDS, limits.STALL_SECONDS))
             except httpcore.ReadTimeout:
@@ -54,8 +58,8 @@ def pieces(
                 continue
             if not piece:
                 raise AgainError("the connection was closed early")
-            watch.saw(len(piece))
             came += len(piece)
+            watch.saw(len(piece))
             yield piece
             watch.back()
 

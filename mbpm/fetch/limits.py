@@ -36,5 +36,5 @@ READ_BYTES = 1 << 20
 DIRECT_BYTES = 8 * 1024 * 1024
 """Bodies longer than this are read from the connection itself (body.py)."""
 MAX_REDIRECTS = 10
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 2.0
 """How long a command that was stopped waits for its transfers to give their part files up."""

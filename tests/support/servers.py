@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import io
 import re
+import socket
 import ssl
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +30,10 @@ class Site:
     """For the next answers in turn: after how many bytes of the body the connection breaks."""
     statuses: list[int | tuple[int, dict[str, str]]] = field(default_factory=list)
     """For the next answers in turn: a status to send instead of the file, with headers perhaps."""
+    rots: list[int] = field(default_factory=list)
+    """For the next answers in turn: the offset in the file of a byte that is sent wrong."""
+    pauses: list[float] = field(default_factory=list)
+    """For the next answers in turn: seconds between the headers and the body."""
     redirects: dict[str, str] = field(default_factory=dict)
     """Path -> the address it sends people to."""
     length: bool = True
@@ -38,6 +44,8 @@ class Site:
     """(path, Range header) of every request so far."""
     headers: list[dict[str, str]] = field(default_factory=list)
     """All headers of every request so far, their names in lower case."""
+    tunnel: int = 0
+    """The port on this machine that `CONNECT` leads to."""
     most: int = 0
     """The most requests that were answered at the same time."""
     sent: int = 0
@@ -68,6 +76,21 @@ def serve(site: Site | None = None, tls: ssl.SSLContext | None = None) -> Iterat
             finally:
                 busy.remove(self.path)
 
+        def do_CONNECT(self) -> None:
+            """Be a proxy: whatever was asked for, lead to `site.tunnel`."""
+            site.requests.append((self.path, None))
+            site.headers.append({k.lower(): v for k, v in self.headers.items()})
+            if site.statuses:
+                self._choose(None)
+                return
+            with socket.create_connection(("127.0.0.1", site.tunnel)) as far:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=_pump, args=(far, self.connection), daemon=True)
+                back.start()
+                _pump(self.connection, far)
+            self.close_connection = True
+
         def _choose(self, wanted: str | None) -> None:
             data = site.files.get(self.path)
             tag = self.headers.get("If-None-Match")
@@ -89,6 +112,9 @@ def serve(site: Site | None = None, tls: ssl.SSLContext | None = None) -> Iterat
             headers = {"ETag": site.etag} if site.etag else {}
             if site.modified:
                 headers["Last-Modified"] = site.modified
+            if site.rots:
+                at = site.rots.pop(0)
+                data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
             match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
             stale = self.headers.get("If-Range") not in (None, site.etag)
             if match is None or not site.ranges or stale:
@@ -114,6 +140,8 @@ def serve(site: Site | None = None, tls: ssl.SSLContext | None = None) -> Iterat
             kind = "text/html" if self.path.endswith("/") else "application/octet-stream"
             self.send_header("Content-Type", kind)
             self.end_headers()
+            if site.pauses and body:
+                time.sleep(site.pauses.pop(0))
             if site.cuts and body:
                 body = body[: site.cuts.pop(0)]
                 self.close_connection = True
@@ -132,6 +160,14 @@ def serve(site: Site | None = None, tls: ssl.SSLContext | None = None) -> Iterat
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 def wheel(package: str, version: str, members: dict[str, bytes]) -> bytes:
