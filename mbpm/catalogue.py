@@ -208,10 +208,10 @@ class Catalogue:
             NetworkError, AuthError: a registry that may have it cannot be asked.
         """
         kind, _, path = record.registry.partition(" ")
-        if kind in ("folder", "archive") and path:
+        if kind in ("folder", "archive", "bundle") and path:
             with suppress(MbpmError, OSError):
-                candidate = read_local(Path(path))
-                if candidate.line.manifest == record.manifest:
+                candidate = _find_in(kind, Path(path), record)
+                if candidate is not None and candidate.line.manifest == record.manifest:
                     return candidate
         first = self.source(record.registry)
         if first is None and is_url(record.registry):
@@ -324,6 +324,16 @@ class Catalogue:
         close = difflib.get_close_matches(name, there, n=1)
         hint = f"did you mean `{close[0]}`?" if close else "`mbpm base list` shows the bases"
         raise NotFoundError(f"no base `{name}` in {self.describe()}", hint=hint)
+
+
+def _find_in(kind: str, path: Path, record: InstalledPack) -> Candidate | None:
+    """What a folder, an archive or a bundle has for a record."""
+    if kind != "bundle":
+        return read_local(path)
+    from mbpm.bundles import BundleCatalogue
+    from registry_index.bundle import read_bundle
+
+    return BundleCatalogue([read_bundle(path)]).find(record)
 
 
 def _is_registry(label: str) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mbpm.store import Store
     from specs.base_card import BaseBlob, BaseCard
     from specs.blobs import Blob
+    from specs.bundle import Bundle
     from specs.generation import InstalledBase, InstalledPack
     from specs.index_line import IndexLine
     from specs.manifest import Manifest
@@ -201,6 +202,38 @@ def blobs_of(packs: Iterable[PackItem], bases: Iterable[BaseItem] = ()) -> dict[
     """All files by digest; manifests and cards are none."""
     found = {b.sha256: b for p in packs for b in p.manifest.blobs}
     return found | {f.blob.sha256: f.blob for b in bases for f in b.card.files}
+
+
+def contents(
+    packs: Sequence[PackItem], bases: Sequence[BaseItem]
+) -> tuple[Bundle, dict[str, bytes]]:
+    """The table of contents of a bundle, and the manifests and cards it lists, by digest.
+
+    Raises:
+        IntegrityError: the index of a registry and a manifest do not agree.
+    """
+    from registry_index.bundle import disagreement
+    from specs.bundle import Bundle, BundledBase, BundledBlob, BundledPack
+
+    for pack in packs:
+        if (field := disagreement(pack.line, pack.manifest)) is not None:
+            raise IntegrityError(
+                f"{pack.title}: `{field}` in its registry's index is not what its manifest says"
+            )
+    documents = {p.line.manifest: p.manifest.canonical() for p in packs}
+    documents |= {b.card.digest(): b.card.canonical() for b in bases}
+    sizes = {digest: len(raw) for digest, raw in documents.items()}
+    sizes |= {digest: blob.size for digest, blob in blobs_of(packs, bases).items()}
+    listed = [BundledPack(line=p.line, registry=p.registry, auto=p.auto) for p in packs]
+    based = [
+        BundledBase(name=b.card.name, card=b.card.digest(), registry=b.registry) for b in bases
+    ]
+    content = Bundle(
+        packs=tuple(sorted(listed, key=lambda p: p.line.name)),
+        bases=tuple(sorted(based, key=lambda b: b.name)),
+        blobs=tuple(BundledBlob(sha256=d, size=sizes[d]) for d in sorted(sizes)),
+    )
+    return content, documents
 
 
 def missing_bytes(

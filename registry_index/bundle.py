@@ -24,6 +24,7 @@ from specs.blobs import CHUNK_BYTES
 from specs.bundle import BUNDLE_FILE, Bundle
 from specs.described import Described, Relations
 from specs.errors import IntegrityError, NotFoundError, UsageError
+from specs.index_line import IndexLine
 from specs.manifest import Manifest
 from specs.model import MAX_DOCUMENT_BYTES
 
@@ -141,6 +142,12 @@ def read_bundle(file: Path) -> BundleFile:
             _refuse(file, "its directory does not describe its members")
         places = {m.name.partition("/")[2]: m.data for m in members[1:]}
         return _with_documents(stream, file, content, places)
+
+
+def disagreement(line: IndexLine, manifest: Manifest) -> str | None:
+    """A field in which an index line is not what the manifest says; None where there is none."""
+    fields = (*Described.model_fields, *Relations.model_fields, "base", "size")
+    return next((f for f in fields if getattr(line, f) != getattr(manifest, f)), None)
 
 
 def _write(out: BinaryIO, member: _Member, pieces: Iterator[bytes]) -> _Member:
@@ -305,9 +312,8 @@ def _with_documents(
         line, what = pack.line, f"the manifest of {pack.line.name}"
         raw = document(line.manifest, what)
         manifest = manifests[line.manifest] = Manifest.parse(raw, f"{file}, {what}")
-        for field in (*Described.model_fields, *Relations.model_fields, "base", "size"):
-            if getattr(line, field) != getattr(manifest, field):
-                _refuse(file, f"`{field}` of {line.name} is not what its manifest says")
+        if (field := disagreement(line, manifest)) is not None:
+            _refuse(file, f"`{field}` of {line.name} is not what its manifest says")
         if manifest.canonical() != raw or line.manifest_size != len(raw):
             _refuse(file, f"{what} is not canonical JSON, or not as large as its line says")
         needed[line.manifest] = len(raw)

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import AfterValidator, Field, field_serializer, model_validator
 
 from specs.index_line import IndexLine
 from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name, Sha256
+from specs.registries import BUNDLED, is_url, normal_url
 
 BUNDLE_FILE = "bundle.json"
-
-RegistryLabel = Annotated[
-    str, Field(pattern=r"^(bundled|https?://[^\s]+|/.+|[A-Za-z]:[\\/].+)$", max_length=4000)
-]
-"""A registry as `InstalledPack.registry` names it; no folder, archive or other bundle."""
-
 MAX_BUNDLED_BYTES = 1 << 40
+_DIRECTORY = re.compile(r"(?:/|[A-Za-z]:[\\/]|\\\\)[^\x00-\x1f\x7f]+")
+
+
+def check_label(text: str) -> str:
+    """Return `text` if it is what a home records as a registry.
+
+    Raises:
+        ValueError: it is not; a folder, an archive or another bundle is none.
+    """
+    if is_url(text):
+        if normal_url(text) != text:
+            raise ValueError(f"{text!r} is not an address in its normal form")
+    elif text != BUNDLED and not _DIRECTORY.fullmatch(text):
+        raise ValueError(f"{text[:200]!r} is no registry")
+    return text
+
+
+RegistryLabel = Annotated[str, Field(max_length=4000), AfterValidator(check_label)]
+"""A registry as `InstalledPack.registry` names it; no folder, archive or other bundle."""
 
 
 class BundledPack(Contract):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mbpm.change.steps import (
     BaseStep,
     Changes,
+    Offers,
     PackStep,
     Prepared,
     base_for,
@@ -54,6 +55,8 @@ class Goal:
     """Whether a requested pack that came for others only stays marked so."""
     reinstall: bool = False
     """Whether every byte of what is requested and installed is checked."""
+    bases: frozenset[str] = frozenset()
+    """Bases to have although no pack needs them."""
 
 
 def parse_target(text: str) -> Request:
@@ -65,6 +68,10 @@ def parse_target(text: str) -> Request:
     """
     from mbpm.resolver import Request
 
+    if text.endswith(".mbundle"):
+        raise UsageError(
+            f"{text}: is a bundle", hint=f"`mbpm install {text}` installs the packs it holds"
+        )
     if "/" in text or "\\" in text or text in (".", "..") or text.endswith(".mbpack"):
         from mbpm.catalogue import read_local
 
@@ -81,7 +88,7 @@ def parse_target(text: str) -> Request:
         raise UsageError(str(error), hint=hint) from None
 
 
-def prepare(home: Home, goal: Goal, catalogue: Catalogue) -> Prepared:
+def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
     """What reaching a goal takes.
 
     Raises:
@@ -122,6 +129,13 @@ def prepare(home: Home, goal: Goal, catalogue: Catalogue) -> Prepared:
         needed_by = solution.needed_by.get(name, ())
         reason = f"required by {', '.join(needed_by)}" if new.auto and needed_by else ""
         changes.put_pack(PackStep(new, manifest, candidate, card, damaged), reason=reason)
+    for offer in catalogue.bases() if goal.bases else ():
+        if offer.card.name in goal.bases:
+            step = base_step(offer, changes, auto=False)
+            if step is None:
+                satisfied.append(f"base {offer.card.name}")
+            else:
+                changes.put_base(step)
     return changes.prepared(_remarks(before, solution), satisfied)
 
 
@@ -157,7 +171,7 @@ def _reached(
     goal: Goal, before: Generation, manifests: Mapping[str, Manifest], store: Store
 ) -> bool:
     """Whether everything asked for is there, and nothing has to be looked up to know it."""
-    if goal.upgrade or goal.exact or goal.reinstall or goal.removable or goal.locked:
+    if goal.upgrade or goal.exact or goal.reinstall or goal.removable or goal.locked or goal.bases:
         return False
     for request in goal.requests:
         record = before.pack(request.name)
@@ -174,7 +188,7 @@ def _solve(
     goal: Goal,
     before: Generation,
     manifests: Mapping[str, Manifest],
-    catalogue: Catalogue,
+    catalogue: Offers,
 ) -> Solution:
     from mbpm.catalogue import Candidate, line_of
     from mbpm.hardware import detect
@@ -220,7 +234,7 @@ def _solve(
     )
 
 
-def _again(request: Request, before: Generation, catalogue: Catalogue) -> Request:
+def _again(request: Request, before: Generation, catalogue: Offers) -> Request:
     """The request pinned to the very version that is installed, where its registry has it."""
     from mbpm.resolver import Request
 

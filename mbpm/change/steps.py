@@ -30,6 +30,16 @@ class Supply(Protocol):
         """The bases there are."""
 
 
+class Offers(Supply, Protocol):
+    """What there is to choose from: the catalogue, or what bundles hold."""
+
+    def candidates(self, name: str) -> Sequence[Candidate]:
+        """The versions of a pack; raises NotFoundError where there is none."""
+
+    def providers(self, name: str) -> Sequence[str]:
+        """Names of packs of which some version provides or replaces a name."""
+
+
 @dataclass(frozen=True)
 class PackStep:
     """One pack whose folder has to be made, or made again."""

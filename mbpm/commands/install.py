@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbpm.options import DryRun, NoRecommends, Prereleases, Registries, Yes
 from mbpm.state import State
+
+if TYPE_CHECKING:
+    from mbpm.change.steps import Offers
 
 
 def command(
@@ -16,7 +20,8 @@ def command(
         list[str],
         typer.Argument(
             metavar="TARGET",
-            help="NAME, NAME@REQUIREMENT (such as `medical@1.2`), a pack FOLDER or a FILE.mbpack",
+            help="NAME, NAME@REQUIREMENT (such as `medical@1.2`), a pack FOLDER, a FILE.mbpack, or "
+            "a FILE.mbundle and, if not everything in it is wanted, names of packs",
         ),
     ],
     registry: Registries = None,
@@ -37,16 +42,26 @@ def command(
     $ mbpm install medical legal@1.2
     $ mbpm install ./my-pack --dry-run
     $ mbpm install lease@=2.0.1 --registry team --yes
+    $ mbpm install packs.mbundle --offline
+
+    From a bundle, packs and bases are taken as they are in it, and nothing is asked from anywhere
+    else. Later upgrades come from the registries that the bundle names.
     """
     from mbpm.change import carry_out
     from mbpm.change.install import Goal, parse_target, prepare
 
     state: State = ctx.obj
-    goal = Goal(
-        tuple(parse_target(text) for text in targets),
-        recommends=not no_recommends,
-        prereleases=pre,
-        reinstall=reinstall,
-    )
-    catalogue = state.catalogue(registry)
+    goal = Goal(recommends=not no_recommends, prereleases=pre, reinstall=reinstall)
+    catalogue: Offers
+    if any(text.endswith(".mbundle") for text in targets):
+        from mbpm.bundles import open_targets
+
+        opened = open_targets(state.home, targets, registry or ())
+        catalogue = opened.catalogue
+        goal = replace(
+            goal, requests=opened.requests, bases=opened.bases, locked=catalogue.locked()
+        )
+    else:
+        goal = replace(goal, requests=tuple(parse_target(text) for text in targets))
+        catalogue = state.catalogue(registry)
     carry_out(state, lambda: prepare(state.home, goal, catalogue), yes=yes, dry_run=dry_run)

@@ -9,7 +9,6 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +20,7 @@ from registry_index.bundle import read_bundle, write_bundle
 from registry_index.packing import build_manifest
 from specs.bundle import Bundle, BundledBase, BundledBlob, BundledPack
 from specs.errors import IntegrityError, MbpmError, NotFoundError, UsageError
-from specs.model import canonical_json
+from tests.support.bundles import changed, entries, forged, with_blob
 from tests.support.packs import pack_folder, tiny_base
 
 Files = dict[str, Path | bytes]
@@ -73,47 +72,6 @@ def refused(tmp_path: Path) -> Refused:
         assert sorted(tmp_path.rglob("*")) == before
 
     return check
-
-
-def entries(raw: bytes) -> list[tuple[str, bytes]]:
-    with zipfile.ZipFile(io.BytesIO(raw)) as reader:
-        return [(n, reader.read(n)) for n in reader.namelist()]
-
-
-def forged(members: list[tuple[str, bytes]]) -> bytes:
-    """A file of the right form with any members at all."""
-    out, listed = b"", []
-    for name, content in members:
-        member = module._Member(name, len(content), len(out), zlib.crc32(content))
-        out += module._local(member) + content
-        listed.append(member)
-    return out + module._directory(listed)
-
-
-def changed(raw: bytes, **fields: Any) -> bytes:
-    """The bundle with other fields in its `bundle.json`."""
-    (name, first), *rest = entries(raw)
-    value = Bundle.parse(first, "sound").model_dump(mode="json", exclude_none=True)
-    return forged([(name, canonical_json(value | fields)), *rest])
-
-
-def with_blob(raw: bytes, old: str, new: bytes) -> bytes:
-    """The bundle with another blob in the place of one, and listed so."""
-    (name, first), *rest = entries(raw)
-    digest = hashlib.sha256(new).hexdigest()
-    blobs = {n.partition("/")[2]: d for n, d in rest if n != f"blobs/{old}"} | {digest: new}
-    listing = [{"sha256": d, "size": len(b)} for d, b in sorted(blobs.items())]
-    document = Bundle.parse(first, "sound").model_dump(mode="json", exclude_none=True)
-    document["blobs"] = listing
-    for pack in document["packs"]:
-        if pack["line"]["manifest"] == old:
-            pack["line"] |= {"manifest": digest, "manifest_size": len(new)}
-    for base in document["bases"]:
-        if base["card"] == old:
-            base["card"] = digest
-    return forged(
-        [(name, canonical_json(document)), *((f"blobs/{d}", blobs[d]) for d in sorted(blobs))]
-    )
 
 
 def test_round_trip(made: tuple[Bundle, Files], tmp_path: Path) -> None:
@@ -430,7 +388,11 @@ def test_lacks_the_base(made: tuple[Bundle, Files], tmp_path: Path, refused: Ref
 
 
 @pytest.mark.parametrize(
-    "label", ["folder /etc", "archive /x", "bundle /x", "", "ftp://x", "relative/path", "a\nb"]
+    "label",
+    [
+        *("folder /etc", "archive /x", "bundle /x", "", "ftp://x", "relative/path", "a\nb", "/"),
+        *("https://user:password@x", "HTTPS://X/", "https://packs.example/?a", "/a\nb"),
+    ],
 )
 def test_label_that_is_no_registry(
     made: tuple[Bundle, Files], sound: bytes, refused: Refused, label: str

@@ -1,0 +1,242 @@
+"""Bundles as what `mbpm install` takes packs and bases from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mbpm.offers import BaseOffer, Candidate
+from registry_index.bundle import SUFFIX, BundleFile, read_bundle
+from specs.errors import IntegrityError, NotFoundError
+from specs.model import MAX_DOCUMENT_BYTES
+from specs.registries import BUNDLED
+
+if TYPE_CHECKING:
+    from mbpm.fetch import AnySource
+    from mbpm.home import Home
+    from mbpm.resolver import Request
+    from registry_index.tree import Registry
+    from specs.base_card import BaseBlob
+    from specs.blobs import Blob
+    from specs.bundle import BundledBase, BundledPack
+    from specs.generation import InstalledPack
+    from specs.index_line import IndexLine
+    from specs.manifest import Manifest
+
+
+def is_bundle(target: str) -> bool:
+    """Whether a target of `mbpm install` is meant as a bundle."""
+    return target.endswith(SUFFIX)
+
+
+@dataclass(frozen=True)
+class BundleOrigin:
+    """A bundle, as where one of its packs or bases comes from."""
+
+    bundle: BundleFile
+    registry: str | None
+    """Where it came from before, as the bundle says."""
+
+    @property
+    def label(self) -> str:
+        """That registry, so that upgrades come from there; else `bundle` and its path."""
+        return self.registry or f"bundle {self.bundle.file.absolute()}"
+
+    def manifest(self, line: IndexLine) -> Manifest:
+        """Checked when the bundle was opened."""
+        return self.bundle.manifests[line.manifest]
+
+    def document(self, blob: Blob) -> bytes:
+        """A small file of a pack, its digest checked."""
+        with self.bundle.file.open("rb") as stream:
+            stream.seek(self.bundle.places[blob.sha256])
+            raw = stream.read(min(blob.size, MAX_DOCUMENT_BYTES))
+        if hashlib.sha256(raw).hexdigest() != blob.sha256:
+            raise IntegrityError(
+                f"{self.bundle.file}: the bytes of `{blob.path}` do not match their digest"
+            )
+        return raw
+
+    def sources(self, blob: Blob, scratch: Path) -> list[AnySource]:
+        """The place in the file where the bytes stand."""
+        from mbpm.fetch.wanted import PieceSource
+
+        place = self.bundle.places.get(blob.sha256)
+        if place is None:
+            return []
+        return [PieceSource(path=str(self.bundle.file.absolute()), offset=place)]
+
+
+class BundleCatalogue:
+    """Bundles in the place of registries: nothing is looked for anywhere else."""
+
+    def __init__(self, bundles: Sequence[BundleFile]) -> None:
+        self._bundles = bundles
+
+    def candidates(self, name: str) -> Sequence[Candidate]:
+        """The version of a pack that a bundle holds; raises NotFoundError where none does."""
+        found = [self._candidate(b, p) for b, p in self._packs() if p.line.name == name]
+        if not found:
+            files = ", ".join(str(b.file) for b in self._bundles)
+            held = ", ".join(sorted(p.line.name for _, p in self._packs())) or "no packs"
+            raise NotFoundError(f"no pack `{name}` in {files}", hint=f"there is {held}")
+        return found
+
+    def providers(self, name: str) -> Sequence[str]:
+        """Names of packs that provide or replace a name."""
+        lines = [p.line for _, p in self._packs()]
+        return sorted({x.name for x in lines if name in (*x.provides, *x.replaces)})
+
+    def find(self, record: InstalledPack) -> Candidate | None:
+        """The very version a record names."""
+        for bundle, pack in self._packs():
+            if pack.line.manifest == record.manifest:
+                return self._candidate(bundle, pack)
+        return None
+
+    def bases(self) -> Sequence[BaseOffer]:
+        """The bases, by name."""
+        return list(self._offers.values())
+
+    def wanted(self) -> list[Candidate]:
+        """The packs that somebody asked for when the bundles were made; all, where nobody did."""
+        packs = list(self._packs())
+        asked = [(b, p) for b, p in packs if not p.auto]
+        return [self._candidate(b, p) for b, p in asked or packs]
+
+    def unused_bases(self) -> list[str]:
+        """Names of bases that no pack in the bundles needs."""
+        used = {p.line.base.fingerprint for _, p in self._packs()}
+        return [n for n, o in self._offers.items() if o.card.fingerprint not in used]
+
+    def locked(self) -> Mapping[str, str]:
+        """Name -> manifest digest, of everything in the bundles."""
+        return {p.line.name: p.line.manifest for _, p in self._packs()}
+
+    def _packs(self) -> Iterator[tuple[BundleFile, BundledPack]]:
+        for bundle in self._bundles:
+            for pack in bundle.content.packs:
+                yield bundle, pack
+
+    def _candidate(self, bundle: BundleFile, pack: BundledPack) -> Candidate:
+        return Candidate(pack.line, BundleOrigin(bundle, pack.registry))
+
+    @cached_property
+    def _offers(self) -> dict[str, BaseOffer]:
+        from mbpm.registries.folder import FolderRegistry
+        from registry_index import bundled
+
+        # what this mbpm says of a base is trusted, and only the bytes are taken from elsewhere
+        trusted = {o.card.name: o for o in FolderRegistry(bundled(), BUNDLED).bases()}
+        found: dict[str, BaseOffer] = {}
+        for bundle in self._bundles:
+            for base in bundle.content.bases:
+                origin = BundleOrigin(bundle, base.registry)
+                found.setdefault(base.name, _offer(origin, base, trusted.get(base.name)))
+        return found
+
+
+def _offer(origin: BundleOrigin, base: BundledBase, trusted: BaseOffer | None) -> BaseOffer:
+    def sources(file: BaseBlob) -> list[AnySource]:
+        return origin.sources(file.blob, Path()) or (trusted.sources(file) if trusted else [])
+
+    if trusted is not None:
+        return replace(trusted, find=sources)
+    return BaseOffer(origin.bundle.cards[base.card], origin.label, Path("/"), sources)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a command line wants out of bundles."""
+
+    catalogue: BundleCatalogue
+    requests: tuple[Request, ...]
+    bases: frozenset[str]
+    """Bases to install although no pack needs them."""
+
+
+def open_targets(home: Home, targets: Sequence[str], registries: Sequence[str] = ()) -> Opened:
+    """Read the targets of `mbpm install`, of which one is a bundle at least.
+
+    Args:
+        home: Where they are to be installed.
+        targets: Bundles, and names of packs in them; every pack that was asked for when they were
+            made, if none is named. Folders and archives may stand among them.
+        registries: Registries named on the command line: packs may come from them although another
+            one is known to have them.
+
+    Raises:
+        NotFoundError, IntegrityError: as `read_bundle`; or no bundle has a pack that is named.
+        IntegrityError: a pack is said to come from another registry than it is known to come from.
+    """
+    from mbpm.change.install import parse_target
+    from mbpm.resolver import Request
+
+    bundles = [read_bundle(Path(t).expanduser()) for t in targets if is_bundle(t)]
+    _check_origins(home, bundles, registries)
+    catalogue = BundleCatalogue(bundles)
+    requests, named = [], False
+    for request in (parse_target(t) for t in targets if not is_bundle(t)):
+        named = named or request.pinned is None
+        requests.append(request if request.pinned else _found(request, catalogue))
+    if not named:
+        requests += (Request(c.line.name, pinned=c) for c in catalogue.wanted())
+    bases = frozenset(() if named else catalogue.unused_bases())
+    return Opened(catalogue, tuple(requests), bases)
+
+
+def _found(request: Request, catalogue: BundleCatalogue) -> Request:
+    """The request for the very version that a bundle holds."""
+    found = catalogue.candidates(request.name)
+    wanted = request.requirement
+    for candidate in found:
+        if wanted is None or wanted.admits(candidate.version, prereleases=True):
+            return type(request)(request.name, pinned=candidate)
+    raise NotFoundError(
+        f"no bundle holds `{request.name} {wanted}`",
+        hint=f"there is {request.name} {', '.join(c.line.version for c in found)}",
+    )
+
+
+def _check_origins(home: Home, bundles: Sequence[BundleFile], registries: Sequence[str]) -> None:
+    """Refuse what a bundle says of where a pack comes from, against what is known already."""
+    from mbpm.registries import config, origins
+    from registry_index import bundled
+
+    configured = config.in_order(config.read(home.path))
+    told = {config.named(text, configured).address for text in registries}
+    known = origins.read(home)
+    installed = {p.name: p.registry for p in home.current().packs}
+    known |= {n: r for n, r in installed.items() if not r.startswith(origins.LOCAL)}
+    shipped = bundled()
+    for bundle in bundles:
+        for pack in bundle.content.packs:
+            name, claim = pack.line.name, pack.registry
+            if claim is None or claim in told:
+                continue
+            if known.get(name, claim) != claim:
+                raise IntegrityError(
+                    f"{bundle.file}: says that `{name}` comes from the registry {claim}, and here "
+                    f"it comes from {known[name]}",
+                    hint=f"`--registry {claim}` takes it from there from now on, if that is what "
+                    "you want",
+                )
+            if claim == BUNDLED and not _is_shipped(pack.line, shipped):
+                raise IntegrityError(
+                    f"{bundle.file}: its {name} {pack.line.version} is not the one that is bundled "
+                    "with mbpm, as it says"
+                )
+
+
+def _is_shipped(line: IndexLine, shipped: Registry) -> bool:
+    """Whether a version may be one of the bundled registry: it is there, or not known yet."""
+    with suppress(NotFoundError):
+        for own in shipped.lines(line.name):
+            if own.version == line.version:
+                return own.manifest == line.manifest
+    return True
