@@ -14,11 +14,12 @@ def headline(notes: str) -> str:
 
 
 def eval_change(old: EvalSummary | None, new: EvalSummary | None) -> str:
-    """How the main metric of two versions compares: `accuracy 0.42 -> 0.48 (better)`."""
+    """How the main metric of two versions compares: `accuracy 0.42 -> 0.48 (better)`; where it
+    does not, how the new one compares with the base alone."""
     if new is None:
         return ""
     if old is None or old.metric != new.metric:
-        return f"{new.metric} {new.pack:.4g}"
+        return f"{new.metric} {new.pack:.4g} ({new.base:.4g} without the pack)"
     if old.pack == new.pack:
         word = "same"
     else:

@@ -33,7 +33,7 @@ def test_newer_than_the_installed_one(alpha: Cli) -> None:
     result = alpha.ok("changelog", "alpha")
     assert versions(result.out) == ["2.0.0", "1.1.0"]
     lines = result.out.splitlines()
-    assert lines[1:4] == ["  Other words", "  accuracy 0.75", ""]
+    assert lines[1:4] == ["  Other words", "  accuracy 0.75 (20 without the pack)", ""]
     assert lines[5:] == ["  More words.", "", "  And more", "  perplexity 10 -> 8 (better)"]
 
 
@@ -42,7 +42,7 @@ def test_all(alpha: Cli) -> None:
     assert versions(result.out) == ["2.0.0", "1.1.0", "1.0.0", "0.9.0"]
     marked = [x for x in result.out.splitlines() if "(installed)" in x]
     assert [x.split()[:2] for x in marked] == [["alpha", "1.0.0"]]
-    assert result.out.splitlines()[-2:] == ["  no notes", "  perplexity 10"]
+    assert result.out.splitlines()[-2:] == ["  no notes", "  perplexity 10 (20 without the pack)"]
 
 
 def test_since(alpha: Cli) -> None:
