@@ -78,6 +78,7 @@ def find_versions(
         prereleases=project.project.prereleases,
         locked=locked,
     )
+    shelf.catalogue.prefetch([*project.packs, *locked])
     try:
         solution = resolve(problem)
     except ResolutionError:

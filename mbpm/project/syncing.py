@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mbpm.home import DEFAULT_PROFILE
 from mbpm.project.places import Places
 from specs.errors import IntegrityError, ResolutionError
 from specs.generation import InstalledBase, InstalledPack
 from specs.lockfile import LOCK_FILE, Lock, LockedPack
 from specs.names import HARDWARE
+from specs.project import PROJECT_FILE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mbpm.change.steps import Prepared
     from mbpm.home import Home
     from mbpm.state import State
     from specs.manifest import Manifest
     from specs.project import Project
+
+OWNER_FILE = "project"
+"""In a profile: the folder of the project it was last synced for."""
 
 
 def for_profile(state: State, project: Project) -> State:
@@ -77,6 +81,12 @@ def sync(
         _check_manifests(home, lock, prepared)
         return prepared
 
+    other = _other_project(home, folder)
+    if other is not None:
+        state.out.warn(
+            f"the profile {home.profile} is that of {other} too; "
+            f"`profile` in {PROJECT_FILE} gives this project one of its own"
+        )
     before = home.current().number
     after = carry_out(
         state,
@@ -86,8 +96,35 @@ def sync(
         idle=f"profile {home.profile} holds what {LOCK_FILE} says",
         more={"project": str(folder), "profile": home.profile, **(more or {})},
     )
+    if not dry_run:
+        _remember(home, folder)
     if after.number != before and state.out.mode == "human":
         state.out.hint(f"`mbpm --profile {home.profile} chat` uses it")
+
+
+def _other_project(home: Home, folder: Path) -> Path | None:
+    """Another project that the profile was synced for, and that is still there."""
+    other = _remembered(home)
+    if other is None or other == folder or not (other / PROJECT_FILE).is_file():
+        return None
+    return other
+
+
+def _remembered(home: Home) -> Path | None:
+    try:
+        return Path((home.root / OWNER_FILE).read_text(encoding="utf-8").strip())
+    except (OSError, ValueError):
+        return None
+
+
+def _remember(home: Home, folder: Path) -> None:
+    from mbpm.files import write_atomic
+
+    if home.profile == DEFAULT_PROFILE or _remembered(home) == folder or not home.root.is_dir():
+        return
+    # it only serves a warning: a home that cannot be written to is no reason to fail
+    with suppress(OSError):
+        write_atomic(home.root / OWNER_FILE, f"{folder}\n".encode())
 
 
 def _records(home: Home, lock: Lock, places: Places) -> Iterator[InstalledPack]:

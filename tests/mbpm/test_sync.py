@@ -403,3 +403,14 @@ def test_a_checkout_decides_nothing_for_other_profiles(project: ProjectCli, regi
     assert "no pack `alpha` in the registry `bundled`" in result.err
     project.cli.ok("--profile", "clinic", "remove", "alpha", "--yes")
     project.cli.ok("--profile", "clinic", "install", "alpha", "--yes")
+
+
+def test_two_projects_of_one_name(project: ProjectCli, cli: Cli, tmp_path: Path) -> None:
+    project.ok("sync", "--yes")
+    second = ProjectCli(cli, tmp_path / "second", 'beta = "1"\n')
+    result = second.ok("sync", "--dry-run")
+    assert f"warning: the profile clinic is that of {project.folder} too" in result.err
+    assert "remove     alpha 1.0.0" in result.out
+    assert "warning" not in project.ok("sync").err
+    project.folder.rename(tmp_path / "moved")
+    assert "warning" not in second.ok("sync", "--yes").err
