@@ -43,7 +43,6 @@ def command(
     which registry each pack is from, for upgrades later on.
 
     $ mbpm bundle --output /mnt/stick/mine.mbundle
-
     $ mbpm bundle medical legal@1.2 --output packs.mbundle
     """
     from mbpm.collect import bring, contents, discard, missing_bytes, scratch_store

@@ -36,7 +36,6 @@ def command(
     otherwise. Versions are marked `installed`, `yanked` (no longer chosen) or `deprecated`.
 
     $ mbpm changelog medical
-
     $ mbpm changelog medical --since 0.1.0
     """
     state: State = ctx.obj

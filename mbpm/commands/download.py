@@ -48,7 +48,6 @@ def command(
     makes one file of packs and their base.
 
     $ mbpm download medical legal@1.2 --output /mnt/stick
-
     $ mbpm install /mnt/stick/medical-0.1.0.mbpack
     """
     from mbpm.change.install import parse_target

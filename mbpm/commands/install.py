@@ -39,13 +39,13 @@ def command(
     it changes at once. What is installed already stays at its version; `NAME@=1.2.0` changes to
     exactly that version, older ones included.
 
+    From a bundle, packs and bases are taken as they are in it, and nothing is asked from anywhere
+    else. Later upgrades come from the registries that the bundle names.
+
     $ mbpm install medical legal@1.2
     $ mbpm install ./my-pack --dry-run
     $ mbpm install lease@=2.0.1 --registry team --yes
     $ mbpm install packs.mbundle --offline
-
-    From a bundle, packs and bases are taken as they are in it, and nothing is asked from anywhere
-    else. Later upgrades come from the registries that the bundle names.
     """
     from mbpm.change import carry_out
     from mbpm.change.install import Goal, parse_target, prepare

@@ -11,7 +11,6 @@ from mbpm.state import State
 from specs.errors import UsageError
 
 if TYPE_CHECKING:
-    from mbpm.home import Home
     from specs.generation import InstalledPack
 
 
@@ -40,7 +39,6 @@ def command(
     together. `mbpm outdated` tells more of what can be upgraded, and `mbpm base list` lists bases.
 
     $ mbpm list --manual
-
     $ mbpm list --upgradable --json
     """
     state: State = ctx.obj

@@ -37,7 +37,6 @@ def command(
     With `--exit-code`, the exit code is 10 if there is a candidate, and 0 if there is none.
 
     $ mbpm outdated
-
     $ mbpm outdated --exit-code
     """
     from mbpm.upgrades import outdated

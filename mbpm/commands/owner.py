@@ -38,7 +38,6 @@ def command(
     several owners.
 
     $ mbpm owner ~/Downloads/adapter.safetensors
-
     $ mbpm owner 3ff84d0a
     """
     from mbpm.owners import owners

@@ -39,7 +39,6 @@ def command(
     others need it. What was shown before is marked `(*)`, and not shown again.
 
     $ mbpm tree legal --depth 1
-
     $ mbpm tree smollm2-135m --invert
     """
     from mbpm.drawing import draw
