@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +173,9 @@ def test_disagreement_with_a_manifest() -> None:
     ):
         wrong = right.model_copy(update=changes)
         assert said in (wrong.disagreement(manifest) or ""), changes
+
+
+def test_the_example_of_the_page_is_as_it_would_be_written() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats" / "lock.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert Lock.parse_toml(example.encode(), "mbpm.lock").render().decode() == example

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from specs.errors import IntegrityError, MbpmError
@@ -115,3 +118,12 @@ def test_the_order_of_packs_does_not_matter_and_that_of_registries_does() -> Non
     two = read(HEAD + '[packs]\nb = "1"\na = "1"\n[registries]\nx = "./x"\ny = "./y"\n')
     three = read(HEAD + '[packs]\na = "1"\nb = "1"\n[registries]\ny = "./y"\nx = "./x"\n')
     assert one.wants() == two.wants() != three.wants()
+
+
+def test_the_example_of_the_page_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats" / "project.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    project = read(example)
+    assert list(project.packs) == ["medical", "legal"]
+    assert project.registries["ours"] == "./packs"
+    assert project.machine.vram == "0"
