@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Download:
-    """One part file."""
+    """One part file, or a wheel that is kept for what is in it."""
 
     path: Path
     key: str
@@ -39,12 +39,14 @@ def downloads(home: Home) -> list[Download]:
     parts = home.store.parts
     free = {u.path for u in unfinished(parts)}
     names, found = dict(_names(home)), []
-    for path in parts.glob("*.part"):
+    # a finished wheel waits until the blob that is in it is done
+    for path in [*parts.glob("*.part"), *parts.glob("*.whl")]:
         with suppress(OSError):
             idle = max(0.0, time.time() - path.stat().st_mtime)
-            key = path.name.rsplit(".", 4)[0]
-            what = names.get(key, "")
-            found.append(Download(path, key, what, on_disk(path), idle, path not in free))
+            wheel = path.suffix == ".whl"
+            key = path.name if wheel else path.name.rsplit(".", 4)[0]
+            busy = not wheel and path not in free
+            found.append(Download(path, key, names.get(key, ""), on_disk(path), idle, busy))
     return sorted(found, key=lambda d: (-d.size, d.path))
 
 

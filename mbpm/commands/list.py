@@ -139,7 +139,7 @@ def _list_downloads(state: State) -> None:
         ["FILE", "SIZE", "IDLE", "STATE", "FOR"],
         [
             [
-                d.key[:16],
+                d.key[:16] if len(d.key) == 64 else d.key,
                 size(d.size),
                 _age(d.idle_seconds),
                 "being fetched" if d.busy else "waiting",

@@ -113,13 +113,19 @@ def test_unfinished_downloads(cli: Cli, registry: Path, publish: Callable[..., N
     mine.write_bytes(bytes(3000))
     other = parts / f"{'f' * 64}.elsewhere.77.{'b' * 32}.part"
     other.write_bytes(bytes(10))
+    (parts / "smollm2-1.0.whl").write_bytes(bytes(5))
     lines = cli.ok("list", "--partial").out.splitlines()
     assert lines[0].split() == ["FILE", "SIZE", "IDLE", "STATE", "FOR"]
     assert lines[1].split()[0] == weights[:16]
     assert lines[1].endswith("waiting        weights.gguf of base tiny")
     assert lines[2].endswith("being fetched  -")
+    assert lines[3].split()[0] == "smollm2-1.0.whl"
     document = cli.ok("list", "--partial", "--json").json["partial"]
-    assert [(d["key"], d["busy"]) for d in document] == [(weights, False), ("f" * 64, True)]
+    assert [(d["key"], d["busy"]) for d in document] == [
+        (weights, False),
+        ("f" * 64, True),
+        ("smollm2-1.0.whl", False),
+    ]
     assert document[0]["what"] == "weights.gguf of base tiny"
     assert document[0]["path"] == str(mine)
 
