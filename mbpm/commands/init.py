@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mbpm.options import DryRun
 from mbpm.state import State
 
 
@@ -22,6 +23,7 @@ def command(
         str | None,
         typer.Option("--base", metavar="NAME", help="The base it uses, whatever packs it has"),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Begin a project: write an mbpm.toml without packs.
 
@@ -53,9 +55,13 @@ def command(
             error.message.removeprefix(f"{PROJECT_FILE}: "),
             hint=None if name else "`--name NAME` names it",
         ) from None
+    text = new_file(**project)
+    state.out.result({"file": str(file), "name": project["name"], "changed": not dry_run})
+    if dry_run:
+        state.out.line(text.decode().rstrip("\n"))
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    write(file, new_file(**project), before=None)
-    state.out.result({"file": str(file), "name": project["name"]})
+    write(file, text, before=None)
     state.out.note(f"wrote {shown(file)}")
     state.out.hint("`mbpm add NAME` adds a pack; `mbpm search` lists the packs there are")
 

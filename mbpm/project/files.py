@@ -175,7 +175,7 @@ def write(file: Path, data: bytes, *, before: bytes | None) -> None:
     if data == before:
         return
     try:
-        write_atomic(file, data)
+        write_atomic(_target(file), data)
     except OSError as error:
         raise _unwritable(file, error) from None
 
@@ -192,10 +192,21 @@ def _unwritable(file: Path, error: OSError) -> MbpmError:
 
 
 def put_back(file: Path, before: bytes | None) -> None:
-    """Undo `write`."""
+    """Undo `write`, where it wrote."""
     from mbpm.files import remove, write_atomic
 
+    try:
+        now = _read(file)
+    except FileNotFoundError:
+        now = None
+    if now == before:
+        return
     if before is None:
         remove(file)
     else:
-        write_atomic(file, before)
+        write_atomic(_target(file), before)
+
+
+def _target(file: Path) -> Path:
+    """The file itself where a link stands in its place, so that it stays one."""
+    return file.resolve() if file.is_symlink() else file

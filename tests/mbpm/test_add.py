@@ -272,3 +272,16 @@ def test_found_from_below(
     monkeypatch.chdir(below)
     project.cli.ok("add", "alpha", "--yes")
     assert project.locked() == {"alpha": "1.0.0"}
+
+
+def test_a_linked_file_stays_a_link(project: ProjectCli, publish: Publish, tmp_path: Path) -> None:
+    publish("alpha")
+    real = tmp_path / "real.toml"
+    project.toml.rename(real)
+    try:
+        project.toml.symlink_to(real)
+    except OSError:
+        pytest.skip("no links here")
+    project.ok("add", "alpha", "--yes")
+    assert project.toml.is_symlink()
+    assert "alpha" in real.read_text()

@@ -32,7 +32,7 @@ def test_here(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_everything_named(cli: Cli, tmp_path: Path) -> None:
     made = cli.ok("init", tmp_path, "--name", "a", "--base", "tiny", "--profile", "b", "--json")
-    assert made.json == {"file": str(tmp_path / "mbpm.toml"), "name": "a"}
+    assert made.json == {"file": str(tmp_path / "mbpm.toml"), "name": "a", "changed": True}
     assert project(tmp_path).project.model_dump(exclude_defaults=True) == {
         "name": "a",
         "profile": "b",
@@ -67,3 +67,8 @@ def test_where_nothing_can_be_written(cli: Cli, tmp_path: Path) -> None:
     result = cli("init", tmp_path / "file" / "clinic")
     assert result.code == 1
     assert result.err.startswith("error: ")
+
+
+def test_dry_run(cli: Cli, tmp_path: Path) -> None:
+    assert 'name = "clinic"' in cli.ok("init", tmp_path / "clinic", "-s").out
+    assert not (tmp_path / "clinic").exists()
