@@ -10,11 +10,13 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from registry_index.summary import (
+    BROKEN,
     PENDING_FILE,
     ROOT_FILE,
     SUMMARY_DIR,
@@ -102,8 +104,8 @@ def _line(registry: Registry, name: str) -> tuple[bytes | None, str | None]:
         return None, None
     except IntegrityError as error:
         # known to be there, so that nobody takes the name from another registry
-        said = f"its index file is damaged: {error.message}"[:500]
-        return canonical_json({"format": 1, "name": name, "broken": said}), error.message
+        said = error.message.replace(f"{registry.root}{os.sep}", "")[:400]
+        return canonical_json({"format": 1, "name": name, BROKEN: said}), error.message
     return (summary.canonical() if summary else None), None
 
 

@@ -29,6 +29,10 @@ PENDING_FILE = ".pending"
 """Names of packs whose index changed while the summary did not yet; readers then walk."""
 
 
+BROKEN = "broken"
+"""The key of a line for a pack that is there, but whose index file cannot be read."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A line that cannot be read."""
@@ -110,6 +114,8 @@ def parse_page(raw: bytes, number: int, pages: int, where: str) -> Page:
         try:
             value = load_json(text, line_where)
             check_format(value, PackSummary, line_where)
+            if (said := _broken(value)) is not None:
+                raise IntegrityError(f"{line_where}: {said}")
             pack = PackSummary.model_validate_json(text)
             if page_of(pack.name, pages) != number or pack.name <= last:
                 raise IntegrityError(f"{line_where}: `{pack.name}` does not belong here")
@@ -122,6 +128,12 @@ def parse_page(raw: bytes, number: int, pages: int, where: str) -> Page:
             packs.append(pack)
             lines.append(text)
     return Page(tuple(packs), tuple(lines), tuple(problems))
+
+
+def _broken(value: object) -> str | None:
+    """What the registry itself says is wrong with a pack."""
+    said = value.get(BROKEN) if isinstance(value, dict) else None
+    return f"`{_name_of(value)}`: {said}"[:500] if isinstance(said, str) else None
 
 
 def _name_of(value: object) -> str | None:

@@ -275,9 +275,9 @@ class RemoteRegistry:
     def _base_sources(self, file: BaseBlob) -> list[AnySource]:
         # a path on the machine that made the card is nothing here
         others: list[AnySource] = [s for s in file.sources if not isinstance(s, FileSource)]
-        own = str(self._asked(lambda cache: cache.meta("base_files")) or "").split()
+        own = self._asked(lambda cache: cache.meta("base_files"))
         # asking for what the registry does not have would only bring a warning
-        if file.blob.sha256 in own or not others:
+        if own is None or file.blob.sha256 in str(own).split() or not others:
             return [*self._addresses(file.blob.sha256), *others]
         return others
 
