@@ -87,7 +87,7 @@ class Writer:
         was = {p.name: p.registry for p in old.packs}
         # where a pack comes from another registry than before, somebody said so
         record(home, [p for p in new.packs if p.registry != was.get(p.name)], told=True)
-        self._finish(new)
+        self._finish(home, new)
         return new
 
     def recover(self) -> None:
@@ -102,7 +102,7 @@ class Writer:
             current = home.current()
             if current.number == journal["to"]:
                 record(home, current.packs)
-                self._finish(current)
+                self._finish(home, current)
             else:
                 remove(home.generation_path(journal["to"]))
         remove(self.home.journal)
@@ -131,11 +131,11 @@ class Writer:
                 elif kind == "base" and home.store.has_document(digest):
                     home.store.make_base(home.store.card(digest))
 
-    def _finish(self, generation: Generation) -> None:
+    def _finish(self, home: Home, generation: Generation) -> None:
         from mbpm.triggers import run_triggers
 
-        run_triggers(self.home, generation, self._out)
-        remove(self.home.journal)
+        run_triggers(home, generation, self._out)
+        remove(home.journal)
 
 
 @contextmanager

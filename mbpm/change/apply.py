@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mbpm.output import Output
     from mbpm.store import Store
     from mbpm.transaction import Writer
+    from specs.blobs import Blob
 
 
 def apply(
@@ -132,31 +133,25 @@ def _damaged(prepared: Prepared, store: Store) -> frozenset[str]:
 
 def _folders_to_replace(prepared: Prepared, store: Store) -> Iterator[str]:
     """Manifests and cards whose folder is there, but is not what linking it anew would make it."""
-    from specs.base_card import CARD_FILE
-    from specs.manifest import MANIFEST_FILE
+    from mbpm.inventory import whole_base, whole_pack
 
-    folders = [
-        (s.manifest.digest(), store.pack_path(s.manifest.digest()), MANIFEST_FILE, s.manifest.blobs)
-        for s in prepared.pack_steps
-    ]
-    folders += [
-        (
-            s.card.digest(),
-            store.base_path(s.card.digest()),
-            CARD_FILE,
-            tuple(f.blob for f in s.card.files),
-        )
-        for s in prepared.base_steps
-    ]
-    for digest, folder, document, blobs in folders:
-        files = [(document, digest), *((b.path, b.sha256) for b in blobs)]
-        if folder.is_dir() and not all(_same(folder / n, store.blob_path(d)) for n, d in files):
+    for pack in prepared.pack_steps:
+        digest = pack.manifest.digest()
+        folder = store.pack_path(digest)
+        linked = all(_linked(folder, b, store) for b in pack.manifest.blobs)
+        if folder.is_dir() and not (linked and whole_pack(store, pack.manifest)):
+            yield digest
+    for base in prepared.base_steps:
+        digest = base.card.digest()
+        folder = store.base_path(digest)
+        linked = all(_linked(folder, f.blob, store) for f in base.card.files)
+        if folder.is_dir() and not (linked and whole_base(store, base.card)):
             yield digest
 
 
-def _same(file: Path, stored: Path) -> bool:
+def _linked(folder: Path, blob: Blob, store: Store) -> bool:
     try:
-        return file.samefile(stored)
+        return (folder / blob.path).samefile(store.blob_path(blob.sha256))
     except OSError:
         return False
 

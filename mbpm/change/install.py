@@ -98,7 +98,7 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
     changes = Changes.on(before, home.store)
     manifests = known_manifests(before, home.store)
     if _reached(goal, before, manifests, home.store):
-        satisfied = [_title(before.pack(r.name)) for r in goal.requests]
+        satisfied = [_there(_title(before.pack(r.name)), goal.reinstall) for r in goal.requests]
         return changes.prepared(satisfied=satisfied)
     solution = _solve(goal, before, manifests, catalogue)
     for name, reason in solution.removed.items():
@@ -119,7 +119,7 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
                 if name in wanted and record.auto:
                     changes.mark_pack(record.model_copy(update={"auto": False}), "wanted itself")
                 elif name in wanted:
-                    satisfied.append(_title(record))
+                    satisfied.append(_there(_title(record), goal.reinstall))
                 continue
             if candidate.origin is None:
                 candidate = found(record, catalogue)
@@ -133,7 +133,7 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
         if offer.card.name in goal.bases:
             step = base_step(offer, changes, auto=False)
             if step is None:
-                satisfied.append(f"base {offer.card.name}")
+                satisfied.append(_there(f"base {offer.card.name}", False))
             else:
                 changes.put_base(step)
     return changes.prepared(_remarks(before, solution), satisfied)
@@ -142,6 +142,10 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
 def _title(record: InstalledPack | None) -> str:
     assert record is not None
     return f"{record.name} {record.version}"
+
+
+def _there(title: str, checked: bool) -> str:
+    return f"{title} is installed" + (", and every byte of it is right" if checked else " already")
 
 
 def _record(
@@ -272,7 +276,7 @@ def prepare_base(home: Home, name: str, catalogue: Catalogue, *, reinstall: bool
     if step is not None:
         changes.put_base(step)
         return changes.prepared()
-    return changes.prepared(satisfied=[f"base {name}"])
+    return changes.prepared(satisfied=[_there(f"base {name}", reinstall)])
 
 
 def prepare_repair(

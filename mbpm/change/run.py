@@ -46,8 +46,8 @@ def carry_out(
     prepared = prepare()
     plan = prepared.plan
     document = {**(more or {}), "plan": plan.model_dump(mode="json"), "changed": False}
-    for title in prepared.satisfied:
-        out.note(f"{title} is installed already")
+    for sentence in prepared.satisfied:
+        out.note(sentence)
     show(plan, out, _places(prepared, home), purge=bool(prepared.purged))
     if (plan.empty and not prepared.purged) or dry_run:
         if plan.empty and home.journal.exists() and not dry_run:

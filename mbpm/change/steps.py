@@ -78,7 +78,7 @@ class Prepared:
     pack_steps: tuple[PackStep, ...] = ()
     base_steps: tuple[BaseStep, ...] = ()
     satisfied: tuple[str, ...] = ()
-    """`name version` of what was asked for and is there already."""
+    """What was asked for and is there already, a sentence each."""
     purged: frozenset[str] = frozenset()
     """Manifests and cards whose bytes are freed at once."""
 

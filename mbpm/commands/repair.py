@@ -75,3 +75,15 @@ def repair(
         dry_run=dry_run,
         idle="every byte is right" if packs or bases else "nothing is installed",
     )
+    if bases and not dry_run:
+        _run_failed_triggers(state)
+
+
+def _run_failed_triggers(state: State) -> None:
+    from mbpm.transaction import writer
+    from mbpm.triggers import current_files, run_triggers
+
+    home, out = state.home, state.out
+    if not all(file.is_file() for file in current_files(home)):
+        with writer(home, out, state.command_line):
+            run_triggers(home, home.current(), out)
