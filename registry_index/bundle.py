@@ -29,6 +29,8 @@ from specs.manifest import Manifest
 from specs.model import MAX_DOCUMENT_BYTES
 
 SUFFIX = ".mbundle"
+MAX_DOCUMENTS_BYTES = 64 * 1024 * 1024
+"""The most that all manifests and cards of a bundle may have: a reader holds them in memory."""
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _LOCAL_EXTRA = struct.Struct("<2H2Q")
@@ -92,7 +94,7 @@ def write_bundle(content: Bundle, files: Mapping[str, Path | bytes], target: Pat
         IntegrityError: a file is not what its digest says.
     """
     raw = content.canonical()
-    if len(raw) > MAX_DOCUMENT_BYTES:
+    if len(raw) > MAX_DOCUMENT_BYTES or _documents_bytes(content) > MAX_DOCUMENTS_BYTES:
         raise UsageError(
             f"one bundle cannot list {len(content.packs):,} packs",
             hint="name some of them, and make several bundles",
@@ -127,6 +129,8 @@ def read_bundle(file: Path) -> BundleFile:
         content = Bundle.parse(raw, f"{file}, {BUNDLE_FILE}")
         if content.canonical() != raw:
             _refuse(file, f"`{BUNDLE_FILE}` is not canonical JSON")
+        if _documents_bytes(content) > MAX_DOCUMENTS_BYTES:
+            _refuse(file, f"its manifests have more than {MAX_DOCUMENTS_BYTES:,} bytes")
         members = _layout(content, len(raw))
         total = members[-1].end + sum(map(_central_size, members)) + _END_BYTES
         size = file.stat().st_size
@@ -142,6 +146,11 @@ def read_bundle(file: Path) -> BundleFile:
             _refuse(file, "its directory does not describe its members")
         places = {m.name.partition("/")[2]: m.data for m in members[1:]}
         return _with_documents(stream, file, content, places)
+
+
+def _documents_bytes(content: Bundle) -> int:
+    documents = {p.line.manifest for p in content.packs} | {b.card for b in content.bases}
+    return sum(b.size for b in content.blobs if b.sha256 in documents)
 
 
 def disagreement(line: IndexLine, manifest: Manifest) -> str | None:

@@ -41,6 +41,8 @@ def show(plan: Plan, out: Output, places: Mapping[str, str], *, purge: bool = Fa
             out.line(f"{'':<9}    {pack.line.notes.splitlines()[0]}")
         if pack.line is not None and pack.line.forced:
             out.warn(f"{pack.name} was published in spite of: {'; '.join(pack.line.forced)}")
+        if pack.line is not None and pack.line.yanked:
+            out.warn(f"{pack.name} {pack.new} was yanked from its registry")
         if pack.line is not None and pack.line.deprecated:
             out.warn(f"{pack.name} {pack.new} is deprecated: {pack.line.deprecated}")
         if pack.old_publisher is not None:

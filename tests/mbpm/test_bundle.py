@@ -185,7 +185,8 @@ def test_what_was_yanked_meanwhile(office: Cli, registry: Path, file: Path, othe
     index.write_bytes(b"".join(x.canonical() for x in lines))
     result = office.ok("bundle", "--output", file)
     assert "warning: words 1.0.0 was yanked from its registry" in result.err
-    other.ok("--offline", "install", file, "--yes")
+    result = other.ok("--offline", "install", file, "--yes")
+    assert "warning: words 1.0.0 was yanked from its registry" in result.err
     assert other.installed()["words"] == "1.0.0"
     refused = office("bundle", "words", "--registry", registry, "--output", file)
     assert refused.code == 4
@@ -308,6 +309,32 @@ def test_what_the_store_lacks_is_fetched(office: Cli, file: Path, other: Cli) ->
     assert office.ok("bundle", "--output", file, "--json").json["fetch_bytes"] == len("# words\n")
     other.ok("install", file, "--yes")
     assert not list(file.parent.glob(".*"))
+
+
+def test_goes_on_where_it_was_stopped(
+    cli: Cli, registry: Path, publish: Publish, file: Path, tmp_path: Path
+) -> None:
+    publish("words")
+    publish("letters", requires={"words": "1"})
+    arguments = ["bundle", "letters", "--registry", registry, "--output", file]
+    (readme,) = (
+        b for b in (registry / "blobs").rglob("*") if b.is_file() and b.read_bytes() == b"# words\n"
+    )
+    away = readme.rename(tmp_path / "away")
+    result = cli(*arguments)
+    assert result.code == 3
+    assert "README.md of words 1.0.0" in result.err
+    assert not file.exists()
+    (kept,) = file.parent.iterdir()
+    assert kept.name == ".packs.mbundle.download"
+    assert cli.ok(*arguments, "--dry-run", "--json").json["fetch_bytes"] > 0
+    away.rename(readme)
+    for here in (kept / "blobs").rglob("*"):
+        if here.is_file():
+            # it is not asked for again
+            (registry / "blobs" / here.name[:2] / here.name).unlink(missing_ok=True)
+    cli.ok(*arguments)
+    assert [f.name for f in file.parent.iterdir()] == ["packs.mbundle"]
 
 
 def test_a_damaged_store_is_noticed(office: Cli, file: Path) -> None:

@@ -288,6 +288,19 @@ def test_gigantic_bundle_json(sound: bytes, refused: Refused) -> None:
     refused(forged([("bundle.json", b" " * (5 << 20)), *entries(sound)[1:]]), "is larger than")
 
 
+def test_gigantic_documents_in_all(
+    made: tuple[Bundle, Files],
+    sound: bytes,
+    refused: Refused,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_DOCUMENTS_BYTES", 2000)
+    refused(sound, "its manifests have more than 2,000 bytes")
+    with pytest.raises(UsageError, match="cannot list 2 packs"):
+        write_bundle(*made, tmp_path / "a.mbundle")
+
+
 def test_bundle_json_that_is_not_canonical(sound: bytes, refused: Refused) -> None:
     (name, first), *rest = entries(sound)
     refused(forged([(name, first + b" "), *rest]), "is not canonical JSON")
