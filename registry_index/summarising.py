@@ -64,15 +64,14 @@ def changing(registry: Registry, *names: str) -> Iterator[None]:
 def mend(registry: Registry) -> None:
     """Bring the summary up to date where a writer began to change something."""
     try:
-        pending = json.loads(read_file(registry.root / _PENDING, MAX_DOCUMENT_BYTES))
+        raw = read_file(registry.root / _PENDING, MAX_DOCUMENT_BYTES)
     except FileNotFoundError:
         return
-    except (ValueError, MbpmError):
-        pending = None
-    with contextlib.suppress(IntegrityError):
-        summary = read_summary(registry, pending=True)
-        if summary is not None and isinstance(pending, list):
-            _update(registry, summary, [check_name(name) for name in pending])
+    # where the mark or the summary cannot be read, everything is looked at
+    with contextlib.suppress(IntegrityError, ValueError, TypeError):
+        names = [check_name(name) for name in json.loads(raw)]
+        if (summary := read_summary(registry, pending=True)) is not None:
+            _update(registry, summary, names)
             return
     rebuild(registry)
 
