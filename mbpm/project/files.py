@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from specs.project import PROJECT_FILE, Project
 
 LOCK_HINT = f"`mbpm lock` writes {LOCK_FILE} again"
 _MARK = re.compile(rb"(<{7}|\|{7}|={7}|>{7})(?: .*)?$")
+LEFTOVER_SECONDS = 3600
 T = TypeVar("T", bound=Contract)
 
 
@@ -178,6 +180,18 @@ def write(file: Path, data: bytes, *, before: bytes | None) -> None:
         write_atomic(_target(file), data)
     except OSError as error:
         raise _unwritable(file, error) from None
+    _sweep(file)
+
+
+def _sweep(file: Path) -> None:
+    """Remove what a killed command left of writing this file, once it can be nobody's any more."""
+    for path in file.parent.glob(f".{file.name}.*"):
+        with suppress(OSError):
+            if (
+                re.fullmatch(r"[0-9a-f]{32}", path.name.rpartition(".")[2])
+                and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
+            ):
+                path.unlink()
 
 
 def _unwritable(file: Path, error: OSError) -> MbpmError:

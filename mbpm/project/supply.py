@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from specs.errors import IntegrityError, NotFoundError
+from specs.errors import AuthError, IntegrityError, MbpmError, NetworkError, NotFoundError
 from specs.lockfile import LOCK_FILE, Lock, LockedBase, LockedPack
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from specs.base_card import BaseCard
     from specs.generation import InstalledPack
     from specs.index_line import IndexLine
+
+_ELSEWHERE = (NotFoundError, NetworkError, AuthError)
+"""What keeps nobody from asking the next registry."""
 
 
 class LockSupply:
@@ -55,25 +58,42 @@ class LockSupply:
                 hint=f"`mbpm sync --registry REGISTRY` names a registry that has it; "
                 f"`mbpm lock --upgrade-pack {locked.name}` looks for another version",
             ) from None
-        publisher = candidate.line.publisher
-        if not self._frozen and publisher != locked.publisher and publisher:
+        self._check_publisher(locked, record.registry, candidate)
+        return candidate
+
+    def _check_publisher(self, locked: LockedPack, label: str, candidate: Candidate) -> None:
+        """What another registry says of the publisher is not asked: the digest is the same."""
+        said = candidate.line.publisher
+        if candidate.origin is None or candidate.origin.label != label:
+            return
+        if locked.publisher and said != locked.publisher:
+            now = f"by `{said}`" if said else "by nobody"
             raise IntegrityError(
-                f"{LOCK_FILE}: {title} was published by `{locked.publisher or 'nobody named'}`, "
-                f"and its registry now says by `{publisher}`",
+                f"{LOCK_FILE}: {locked.name} {locked.version} was published by "
+                f"`{locked.publisher}`, and its registry now says {now}",
                 hint="ask them; `mbpm lock` takes it as it is now",
             )
-        return candidate
 
     def _by_digest(self, locked: LockedPack, label: str) -> Candidate:
         from mbpm.catalogue import Candidate, line_of
 
-        source = self._catalogue.source(label)
-        if source is None:
-            raise NotFoundError(f"there is no registry at {label}")
         base = self._lock.base(locked.base)
         assert base is not None
-        line = line_of(source.manifest(_as_line(locked, base)))
-        return Candidate(line.model_copy(update={"publisher": locked.publisher}), source)
+        line = _as_line(locked, base)
+        first: MbpmError = NotFoundError(f"there is no registry at {label}")
+        for failed, source in enumerate(self._sources(label)):
+            try:
+                found = line_of(source.manifest(line))
+            except _ELSEWHERE as error:
+                first = first if failed else error
+                continue
+            return Candidate(found.model_copy(update={"publisher": locked.publisher}), source)
+        raise first
+
+    def _sources(self, label: str) -> list[Source]:
+        """All registries, that with the label first."""
+        own = self._catalogue.source(label)
+        return list(dict.fromkeys([*([own] if own else []), *self._catalogue.sources()]))
 
     def bases(self) -> Sequence[BaseOffer]:
         """The bases of the lock that are not in the store, with their cards as the lock has them.
@@ -91,36 +111,32 @@ class LockSupply:
         return False
 
     def _offer(self, base: LockedBase) -> BaseOffer:
-        label = self._places.label(base.registry)
-        source = self._catalogue.source(label)
         same: BaseOffer | None = None
-        for offer in self._offers(base, source):
-            if offer.card.digest() == base.card:
-                check_base(base, offer.card)
-                return offer
-            if offer.card.fingerprint == base.fingerprint:
-                same = same or offer
-        if same is None:
-            raise NotFoundError(
-                f"{LOCK_FILE}: base {base.name} ({base.fingerprint[:12]}) cannot be had from "
-                f"{base.registry} any more",
-                hint="`mbpm sync --registry REGISTRY` names a registry that has it",
+        unreachable: MbpmError | None = None
+        for source in self._sources(self._places.label(base.registry)):
+            try:
+                offers = [source.base(base.name)] if self._frozen else source.bases()
+            except _ELSEWHERE as error:
+                if not isinstance(error, NotFoundError):
+                    unreachable = unreachable or error
+                continue
+            for offer in offers:
+                if offer.card.digest() == base.card:
+                    check_base(base, offer.card)
+                    return offer
+                if offer.card.fingerprint == base.fingerprint:
+                    same = same or offer
+        if same is not None:
+            raise IntegrityError(
+                f"{LOCK_FILE}: base {base.name} has the card {base.card[:12]}, and {same.label} "
+                f"describes it otherwise now ({same.card.digest()[:12]})",
+                hint="`mbpm lock` takes it as it is described now",
             )
-        raise IntegrityError(
-            f"{LOCK_FILE}: base {base.name} has the card {base.card[:12]}, and {same.label} "
-            f"describes it otherwise now ({same.card.digest()[:12]})",
-            hint="`mbpm lock` takes it as it is described now",
+        raise unreachable or NotFoundError(
+            f"{LOCK_FILE}: base {base.name} ({base.fingerprint[:12]}) cannot be had from "
+            f"{base.registry} any more",
+            hint="`mbpm sync --registry REGISTRY` names a registry that has it",
         )
-
-    def _offers(self, base: LockedBase, source: Source | None) -> Iterator[BaseOffer]:
-        """Bases that may be the one, those of its registry first."""
-        if source is not None and self._frozen:
-            with suppress(NotFoundError):
-                yield source.base(base.name)
-        elif source is not None:
-            yield from source.bases()
-        if not self._frozen:
-            yield from self._catalogue.bases()
 
 
 def check_base(base: LockedBase, card: BaseCard) -> None:

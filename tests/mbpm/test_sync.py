@@ -189,6 +189,19 @@ def test_another_publisher_of_the_same_version(project: ProjectCli, registry: Pa
     assert project.installed() == {}
 
 
+def test_a_publisher_that_is_named_since(project: ProjectCli, registry: Path) -> None:
+    rewrite(registry, "alpha", publisher="ann@example.org")
+    project.ok("sync", "--locked", "--yes")
+
+
+def test_the_publisher_somewhere_else(project: ProjectCli, registry: Path, tmp_path: Path) -> None:
+    shutil.copytree(registry, tmp_path / "mirror")
+    rewrite(registry, "alpha", publisher="ann@example.org")
+    project.ok("lock")
+    registry.rename(tmp_path / "away")
+    project.ok("sync", "--locked", "--yes", "--registry", tmp_path / "mirror")
+
+
 def test_a_version_that_left_the_index(project: ProjectCli, registry: Path) -> None:
     (registry / "index" / index_path("alpha")).unlink()
     project.ok("sync", "--yes")
