@@ -170,6 +170,35 @@ def test_the_base_is_installed_there_already(
     other.ok("verify")
 
 
+def test_beside_what_is_installed_there(
+    cli: Cli, registry: Path, publish: Publish, file: Path, other: Cli
+) -> None:
+    """What is in the bundle comes as it is in it; the rest stays, and is not looked up."""
+    publish("alpha")
+    publish("words", "1.0.0")
+    other.ok("install", "alpha", "words", "--registry", registry, "--yes")
+    publish("words", "1.5.0")
+    publish("letters", requires={"words": "1"})
+    cli.ok("bundle", "letters", "--registry", registry, "--output", file)
+    shutil.rmtree(registry)
+    result = other.ok("--offline", "install", file, "--yes")
+    assert "upgrade    words 1.0.0 -> 1.5.0" in result.out
+    assert other.installed() == {"alpha": "1.0.0", "letters": "1.0.0", "words": "1.5.0"}
+
+
+def test_in_conflict_with_what_is_installed_there(
+    cli: Cli, registry: Path, publish: Publish, file: Path, other: Cli
+) -> None:
+    publish("alpha")
+    publish("rival", conflicts={"alpha": "*"})
+    other.ok("install", "alpha", "--registry", registry, "--yes")
+    cli.ok("bundle", "rival", "--registry", registry, "--output", file)
+    result = other("--offline", "install", file, "--yes")
+    assert result.code == 4
+    assert "rival 1.0.0 conflicts with alpha 1.0.0" in result.err
+    assert other.installed() == {"alpha": "1.0.0"}
+
+
 def test_a_base_alone(cli: Cli, registry: Path, file: Path, other: Cli) -> None:
     cli.ok("base", "install", "tiny", "--registry", registry, "--yes")
     cli.ok("bundle", "--output", file)
