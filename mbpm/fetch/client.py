@@ -93,7 +93,7 @@ class Client:
                 verify=context,
                 # the environment was read already, and more closely
                 trust_env=False,
-                proxy=httpx.Proxy(proxy, ssl_context=context) if proxy else None,
+                proxy=_proxy(proxy, context),
                 timeout=httpx.Timeout(limits.STALL_SECONDS, connect=limits.CONNECT_SECONDS),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
                 headers={"User-Agent": USER_AGENT},
@@ -103,7 +103,7 @@ class Client:
                 f"the proxy {shown(proxy or '')} needs a package that is not installed",
                 hint="`pip install 'httpx[socks]'`",
             ) from None
-        except ValueError as error:
+        except (ValueError, httpx.InvalidURL) as error:
             raise UsageError(f"the proxy {shown(proxy or '')} cannot be used ({error})") from None
 
     def _trusted(self) -> ssl.SSLContext:
@@ -112,6 +112,13 @@ class Client:
             if self._cert:
                 certificates.add(self._context, Path(self._cert), "pip's `cert`")
         return self._context
+
+
+def _proxy(url: str | None, context: ssl.SSLContext) -> httpx.Proxy | None:
+    if url is None:
+        return None
+    # only a proxy that is itself reached through TLS has a certificate to check
+    return httpx.Proxy(url, ssl_context=context if url.startswith("https:") else None)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

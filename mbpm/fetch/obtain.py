@@ -18,7 +18,7 @@ from mbpm.fetch.job import Job, Round
 from mbpm.fetch.wanted import AnySource, PieceSource, Wanted
 from mbpm.files import check_space
 from specs.blobs import FileSource, HubSource, UrlSource, WheelSource
-from specs.errors import DoesNotFitError, IntegrityError, MbpmError
+from specs.errors import DoesNotFitError, IntegrityError, MbpmError, UsageError
 
 if TYPE_CHECKING:
     from mbpm.fetch.network import Network
@@ -182,7 +182,8 @@ def _from_sources(
         job = Job(shared, part, f"{item.what} from {called(source)}", item.folder, progress)
         try:
             _from_source(source, job)
-        except DoesNotFitError:
+        except (DoesNotFitError, UsageError):
+            # the same would happen to the next one
             raise
         except MbpmError as error:
             failures.append((source, error))
