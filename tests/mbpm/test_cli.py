@@ -177,7 +177,7 @@ def test_shell_completion_knows_the_commands(tmp_path: Path) -> None:
         "COMP_CWORD": "1",
     }
     done = subprocess.run(MBPM, env=environ, capture_output=True, text=True)
-    assert done.stdout.split() == ["install", "info"]
+    assert done.stdout.split() == ["install", "init", "info"]
 
 
 @pytest.mark.parametrize("words", [["--version"], ["list"], ["search"], ["show", "alpha"]])
