@@ -14,7 +14,7 @@ from mbpm.offers import BaseOffer, Candidate
 from registry_index.bundle import SUFFIX, BundleFile, read_bundle
 from specs.errors import IntegrityError, NotFoundError
 from specs.model import MAX_DOCUMENT_BYTES
-from specs.registries import BUNDLED
+from specs.registries import BUNDLED, is_url
 
 if TYPE_CHECKING:
     from mbpm.fetch import AnySource
@@ -158,6 +158,8 @@ class Opened:
     requests: tuple[Request, ...]
     bases: frozenset[str]
     """Bases to install although no pack needs them."""
+    unknown: tuple[str, ...]
+    """Addresses of registries that packs are from, and that are not configured here."""
 
 
 def open_targets(home: Home, targets: Sequence[str], registries: Sequence[str] = ()) -> Opened:
@@ -187,7 +189,15 @@ def open_targets(home: Home, targets: Sequence[str], registries: Sequence[str] =
     if not named:
         requests += (Request(c.line.name, pinned=c) for c in catalogue.wanted())
     bases = frozenset(() if named else catalogue.unused_bases())
-    return Opened(catalogue, tuple(requests), bases)
+    return Opened(catalogue, tuple(requests), bases, _unknown(home, bundles))
+
+
+def _unknown(home: Home, bundles: Sequence[BundleFile]) -> tuple[str, ...]:
+    from mbpm.registries import config
+
+    known = {k.address for k in config.in_order(config.read(home.path))}
+    named = {p.registry for b in bundles for p in b.content.packs if p.registry}
+    return tuple(sorted(r for r in named - known if is_url(r)))
 
 
 def _found(request: Request, catalogue: BundleCatalogue) -> Request:

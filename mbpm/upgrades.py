@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,9 +64,9 @@ def outdated(
     kept = {k.name: k for k in plan.kept_back}
     found = []
     for name, record in sorted(records.items()):
+        lines = _lines(state, record, catalogue)
         if name not in taken and name not in kept:
             continue
-        lines = _lines(name, catalogue)
         candidate = taken.get(name)
         newest = kept[name].newest if name in kept else candidate.version if candidate else ""
         told = candidate or next((x for x in lines if x.version == newest), None)
@@ -84,8 +83,13 @@ def outdated(
     return found
 
 
-def _lines(name: str, catalogue: Catalogue) -> list[IndexLine]:
-    # what a replacement is offered for may itself be in no registry any more
-    with suppress(NotFoundError):
-        return [c.line for c in catalogue.candidates(name)]
-    return []
+def _lines(state: State, record: InstalledPack, catalogue: Catalogue) -> list[IndexLine]:
+    """The versions there are of an installed pack; says so where nobody can tell."""
+    from mbpm.registries.origins import LOCAL
+
+    try:
+        return [c.line for c in catalogue.candidates(record.name)]
+    except NotFoundError as error:
+        if not record.registry.startswith(LOCAL):
+            state.out.warn(error.message)
+        return []

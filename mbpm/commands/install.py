@@ -53,11 +53,12 @@ def command(
     state: State = ctx.obj
     goal = Goal(recommends=not no_recommends, prereleases=pre, reinstall=reinstall)
     catalogue: Offers
+    unknown: tuple[str, ...] = ()
     if any(text.endswith(".mbundle") for text in targets):
         from mbpm.bundles import open_targets
 
         opened = open_targets(state.home, targets, registry or ())
-        catalogue = opened.catalogue
+        catalogue, unknown = opened.catalogue, opened.unknown
         goal = replace(
             goal, requests=opened.requests, bases=opened.bases, locked=catalogue.locked()
         )
@@ -65,3 +66,8 @@ def command(
         goal = replace(goal, requests=tuple(parse_target(text) for text in targets))
         catalogue = state.catalogue(registry)
     carry_out(state, lambda: prepare(state.home, goal, catalogue), yes=yes, dry_run=dry_run)
+    for address in unknown:
+        state.out.note(
+            f"upgrades come from {address} once it is configured: "
+            f"`mbpm registry add NAME {address}`"
+        )

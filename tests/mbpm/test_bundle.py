@@ -244,6 +244,16 @@ def test_upgrades_come_from_where_it_was_from(
     }
 
 
+def test_a_registry_that_is_not_configured_there(office: Cli, file: Path, other: Cli) -> None:
+    office.ok("bundle", "--output", file)
+    address = "https://packs.example/team"
+    rewrite(file, **{n: {"registry": address} for n in ("letters", "tone", "words")})
+    result = other.ok("install", file, "--yes")
+    assert f"`mbpm registry add NAME {address}`" in result.err
+    result = other.ok("outdated")
+    assert f"warning: `words` came from the registry {address}" in result.err
+
+
 def test_no_other_registry_slips_in(
     office: Cli, publish: Publish, file: Path, other: Cli, tmp_path: Path
 ) -> None:
