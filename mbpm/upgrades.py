@@ -64,7 +64,7 @@ def outdated(
     kept = {k.name: k for k in plan.kept_back}
     found = []
     for name, record in sorted(records.items()):
-        lines = _lines(state, record, catalogue)
+        lines = lines_of(state, record, catalogue)
         if name not in taken and name not in kept:
             continue
         candidate = taken.get(name)
@@ -83,7 +83,7 @@ def outdated(
     return found
 
 
-def _lines(state: State, record: InstalledPack, catalogue: Catalogue) -> list[IndexLine]:
+def lines_of(state: State, record: InstalledPack, catalogue: Catalogue) -> list[IndexLine]:
     """The versions there are of an installed pack; says so where nobody can tell."""
     from mbpm.registries.origins import LOCAL
 

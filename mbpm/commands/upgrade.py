@@ -61,9 +61,11 @@ def upgrade(
     from mbpm.change import carry_out
     from mbpm.change.install import Goal, prepare
     from mbpm.resolver import Request
+    from mbpm.upgrades import lines_of
     from mbpm.verify import installed_packs
 
-    found = [p.name for p in installed_packs(state.home, names)]
+    records = installed_packs(state.home, names)
+    found = [p.name for p in records]
     # a pack that is named may come from a registry although it was installed from a file
     requests = tuple(Request(n) for n in dict.fromkeys(names))
     goal = Goal(
@@ -75,6 +77,9 @@ def upgrade(
         keep_marks=True,
     )
     catalogue = state.catalogue(registry)
+    for record in records:
+        # nobody should take "up to date" for an answer where nobody was asked
+        lines_of(state, record, catalogue)
     carry_out(
         state,
         lambda: prepare(state.home, goal, catalogue),

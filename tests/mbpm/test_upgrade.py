@@ -161,3 +161,30 @@ def test_keeps_the_auto_mark(cli: Cli, registry: Path, publish: Publish) -> None
     cli.ok("remove", "beta", "--yes")
     cli.ok("autoremove", "--yes")
     assert cli.installed() == {}
+
+
+def test_a_registry_that_is_gone_is_no_up_to_date(
+    cli: Cli, registry: Path, publish: Publish
+) -> None:
+    publish("alpha")
+    install(cli, registry, "alpha")
+    registry.rename(registry.with_name("gone"))
+    result = cli.ok("upgrade")
+    assert f"`alpha` came from the registry {registry}, which is gone" in result.err
+
+
+def test_a_publisher_that_changes_is_said(cli: Cli, registry: Path, tmp_path: Path) -> None:
+    for version, publisher in (("1.0.0", "Ada"), ("1.1.0", "Mallory")):
+        folder = pack_folder(tmp_path / version, "alpha", version)
+        words = ("publish", folder, "--registry", registry, "--yes")
+        cli.ok(*words, "--publisher", publisher)
+        cli.ok(
+            "upgrade" if version == "1.1.0" else "install",
+            *(() if version == "1.1.0" else ("alpha", "--registry", registry)),
+            "--yes",
+        )
+    (record,) = cli.ok("list", "--json").json["packs"]
+    assert record["publisher"] == "Mallory"
+    cli.ok("undo", "--yes")
+    result = cli.ok("upgrade", "--dry-run")
+    assert "alpha 1.0.0 was published by Ada, and 1.1.0 by Mallory" in result.err
