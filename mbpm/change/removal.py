@@ -13,6 +13,7 @@ from specs.errors import NotFoundError, ResolutionError
 from specs.generation import Generation, InstalledPack
 
 if TYPE_CHECKING:
+    from mbpm.graph import Node
     from mbpm.home import Home
     from mbpm.state import State
     from specs.manifest import Manifest
@@ -59,43 +60,29 @@ def prepare_removal(
     for name in dict.fromkeys(bases):
         changes.remove_base(name)
     if autoremove:
-        for name in unneeded_packs(changes.packs.values(), manifests):
-            changes.remove_pack(name, "nothing needs it any more")
-        used = {p.base for p in changes.packs.values()}
-        for base in before.bases:
-            if base.auto and base.name in changes.bases and base.name not in used:
-                changes.remove_base(base.name)
+        for node in unneeded(_generation(changes), manifests):
+            if node.kind == "pack":
+                changes.remove_pack(node.name, "nothing needs it any more")
+            else:
+                changes.remove_base(node.name)
     prepared = changes.prepared()
     return replace(prepared, purged=frozenset(kept)) if purge else prepared
 
 
-def unneeded_packs(packs: Iterable[InstalledPack], manifests: Mapping[str, Manifest]) -> list[str]:
-    """Packs that came along for others, and that no wanted pack requires or recommends, directly or
-    through others; sorted by name."""
-    by_name = {p.name: p for p in packs}
-    needed = {n for n, p in by_name.items() if not p.auto or n not in manifests}
-    queue = list(needed)
-    while queue:
-        manifest = manifests.get(queue.pop())
-        if manifest is None:
-            continue
-        for name in (*manifest.requires, *manifest.recommends):
-            for other in _providers(name, by_name, manifests):
-                if other not in needed:
-                    needed.add(other)
-                    queue.append(other)
-    return sorted(by_name.keys() - needed)
+def unneeded(generation: Generation, manifests: Mapping[str, Manifest]) -> list[Node]:
+    """Packs and bases that came along for others, and that nothing wanted requires, recommends or
+    was made for, directly or through others."""
+    from mbpm.graph import Graph
+
+    graph = Graph(generation, manifests)
+    # a pack nothing is known of may well need others, and was not found to be unneeded itself
+    roots = [n for n in graph.nodes() if graph.wanted_itself(n) or _unknown_pack(n, manifests)]
+    needed = set(graph.reached(roots))
+    return [n for n in graph.nodes() if n not in needed]
 
 
-def _providers(
-    name: str, packs: Mapping[str, InstalledPack], manifests: Mapping[str, Manifest]
-) -> list[str]:
-    """The installed packs that stand for a name."""
-    return [
-        n
-        for n in packs
-        if n == name or ((m := manifests.get(n)) and (name in m.provides or name in m.replaces))
-    ]
+def _unknown_pack(node: Node, manifests: Mapping[str, Manifest]) -> bool:
+    return node.kind == "pack" and node.name not in manifests
 
 
 def _earlier(home: Home, name: str) -> Iterable[InstalledPack]:
@@ -116,26 +103,43 @@ def _check_needed(
     bases: Sequence[str],
     manifests: Mapping[str, Manifest],
 ) -> None:
-    kept = {p.name: p for p in before.packs if p.name not in packs}
-    for pack in kept.values():
+    from mbpm.graph import Graph, Node
+
+    kept = tuple(p for p in before.packs if p.name not in packs)
+    for pack in kept:
         if pack.base in bases:
             raise ResolutionError(
                 f"{pack.name} {pack.version} needs base {pack.base}",
                 hint=f"`mbpm remove {pack.name}` first",
             )
-        requires = manifests[pack.name].requires if pack.name in manifests else {}
-        for name in packs:
-            if name in requires and not _providers(name, kept, manifests):
+    rest = before.model_copy(update={"packs": kept})
+    now = Graph(before, manifests)
+    then = Graph(rest, {p.name: manifests[p.name] for p in kept if p.name in manifests})
+    for pack in kept:
+        node = Node("pack", pack.name)
+        left = {e.wanted for e in then.needs(node) if e.target.kind != "missing"}
+        for edge in now.needs(node):
+            gone = edge.target.kind == "pack" and edge.target.name in packs
+            if edge.relation == "requires" and gone and edge.wanted not in left:
+                name = edge.target.name
+                what = name if name == edge.wanted else f"{edge.wanted}, which {name} provides"
                 raise ResolutionError(
-                    f"{pack.name} {pack.version} requires {name}",
+                    f"{pack.name} {pack.version} requires {what}",
                     hint=f"`mbpm remove {name} {pack.name}` removes both",
                 )
+
+
+def _generation(changes: Changes) -> Generation:
+    """What is installed after the changes so far."""
+    packs, bases = tuple(changes.packs.values()), tuple(changes.bases.values())
+    return changes.before.model_copy(update={"packs": packs, "bases": bases})
 
 
 def suggest_autoremove(state: State) -> None:
     """Say what nothing needs any more, if anything."""
     current = state.home.current()
-    names = unneeded_packs(current.packs, known_manifests(current, state.home.store))
-    if names and state.out.mode == "human":
-        state.out.note(f"nothing needs {', '.join(names)} any more")
+    found = unneeded(current, known_manifests(current, state.home.store))
+    if found and state.out.mode == "human":
+        names = ", ".join(n.name if n.kind == "pack" else f"base {n.name}" for n in found)
+        state.out.note(f"nothing needs {names} any more")
         state.out.hint("`mbpm autoremove` removes what nothing needs")

@@ -37,7 +37,7 @@ def test_autoremove_keeps_what_is_needed(chain: Cli) -> None:
 
 def test_autoremove_follows_the_whole_chain_and_the_base(chain: Cli) -> None:
     result = chain.ok("remove", "top", "--yes")
-    assert "nothing needs extra, middle any more" in result.err
+    assert "nothing needs extra, middle, base tiny any more" in result.err
     assert "`mbpm autoremove`" in result.err
     result = chain.ok("autoremove", "--yes")
     assert "remove     extra 1.0.0 (nothing needs it any more)" in result.out

@@ -78,3 +78,18 @@ def test_comes_back(two: Cli, registry: Path) -> None:
     two.ok("remove", "beta", "--yes")
     two.ok("install", "beta", "--registry", registry, "--yes")
     two.ok("verify")
+
+
+def test_what_stands_in_for_a_required_name_stays(
+    cli: Cli, registry: Path, publish: Publish
+) -> None:
+    publish("words", provides=["vocabulary"])
+    publish("other", provides=["vocabulary"])
+    publish("alpha", requires={"vocabulary": "*"})
+    cli.ok("install", "alpha", "words", "--registry", registry, "--yes")
+    result = cli("remove", "words", "--yes")
+    assert result.code == 4
+    assert "alpha 1.0.0 requires vocabulary, which words provides" in result.err
+    cli.ok("install", "other", "--registry", registry, "--yes")
+    cli.ok("remove", "words", "--yes")
+    assert cli.installed().keys() == {"alpha", "other"}
