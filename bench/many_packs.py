@@ -24,6 +24,8 @@ PACKS = 100_000
 VERSIONS = [f"{m}.{n}.0" for m, count in ((1, 4), (2, 3), (3, 3)) for n in range(count)]
 COMMON = 400
 """Packs that others like to require."""
+BEHIND, STRICT = 0.03, 0.15
+"""Shares of requirements that want the major version before, or exactly the same one."""
 DONE_FILE = ".finished"
 _SYLLABLE_TEXT = """
 ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve wi xo zu bra cle dri flo gra
@@ -43,6 +45,11 @@ def name_of(number: int) -> str:
     return f"{topic}-{word}-{number}"
 
 
+def _virtual(number: int) -> str:
+    """A name that three packs provide, and none has."""
+    return f"any-{_word(number % 1000)}"
+
+
 def _word(number: int) -> str:
     count = len(_SYLLABLES)
     return _SYLLABLES[number % count] + _SYLLABLES[number // count % count]
@@ -55,19 +62,21 @@ def lines_of(number: int, fingerprint: str) -> Iterator[dict[str, object]]:
     topic = _TOPICS[number % len(_TOPICS)]
     words = [_word(int(chance.paretovariate(0.6)) % 600) for _ in range(10)]
     many = chance.choice((0, 1, 2, 3, 3)) if number > 1 else 0
-    needs = sorted({_needed(number, chance) for _ in range(many)})
-    against = _needed(number, chance) if number > 1 and chance.random() < 0.15 else None
-    stands_for = [f"any-{topic}"] if chance.random() < 0.03 else []
-    virtual = {f"any-{_TOPICS[number // 3 % len(_TOPICS)]}": "*"} if chance.random() < 0.03 else {}
+    needs = {_needed(number, chance): chance.random() for _ in range(many)}
+    against = _needed(number, chance) if number > 1 and chance.random() < 0.1 else None
+    stands_for = [_virtual(number // 33)] if number % 33 == 0 else []
+    virtual = {_virtual(chance.randrange(1000)): "*"} if chance.random() < 0.03 else {}
     for place, version in enumerate(VERSIONS):
+        major = int(version[0])
+        before = max(1, major - 1)
         requires = dict(virtual)
-        for need in needs:
-            # newer versions want newer ones, not all of them at once
-            major = VERSIONS[max(0, place - need % 3)][0]
-            requires[name_of(need)] = f"^{major}" if need % 2 else f">={major}"
+        for need, luck in sorted(needs.items()):
+            # most go with the major version before too, some with none but it
+            strict = f"^{before}" if luck < BEHIND and number >= COMMON else f"^{major}"
+            requires[name_of(need)] = strict if luck < STRICT else f">={before}"
         conflicts = {}
-        if against is not None and against not in needs and place >= 7:
-            conflicts[name_of(against)] = ">=3"
+        if against is not None and against not in needs and version == VERSIONS[-1]:
+            conflicts[name_of(against)] = f"={VERSIONS[-1]}"
         yield {
             "base": {"fingerprint": fingerprint, "name": "smollm2-135m"},
             "conflicts": conflicts,

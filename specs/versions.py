@@ -92,12 +92,17 @@ class _Comparator:
     pre_base: tuple[int, int, int] | None
 
     def admits(self, v: Version) -> bool:
-        if self.low is not None and (v < self.low or (v == self.low and not self.low_inclusive)):
-            return False
-        return not (
-            self.high is not None
-            and (self.high < v or (v == self.high and not self.high_inclusive))
-        )
+        # keys and not versions: resolving asks this a hundred thousand times
+        key = v.precedence
+        if self.low is not None:
+            low = self.low.precedence
+            if key < low or (key == low and not self.low_inclusive):
+                return False
+        if self.high is not None:
+            high = self.high.precedence
+            if high < key or (key == high and not self.high_inclusive):
+                return False
+        return True
 
 
 def _release(parts: tuple[int, int, int]) -> Version:

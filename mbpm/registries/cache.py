@@ -30,9 +30,10 @@ CREATE TABLE packs (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, page INTEGER NOT NULL,
     digest TEXT NOT NULL, bytes INTEGER NOT NULL, yanked INTEGER NOT NULL,
     base TEXT NOT NULL, domain TEXT NOT NULL, description TEXT NOT NULL,
-    provides TEXT NOT NULL, line BLOB NOT NULL
+    provides TEXT NOT NULL, facets TEXT NOT NULL, line BLOB NOT NULL
 );
 CREATE INDEX packs_page ON packs (page);
+CREATE INDEX packs_shown ON packs (name) WHERE NOT yanked;
 CREATE TABLE provides (name TEXT, pack TEXT, PRIMARY KEY (name, pack)) WITHOUT ROWID;
 CREATE TABLE problems (page INTEGER NOT NULL, name TEXT, message TEXT NOT NULL);
 CREATE TABLE bases (name TEXT PRIMARY KEY, digest TEXT NOT NULL);
@@ -44,7 +45,7 @@ CREATE TABLE documents (digest TEXT PRIMARY KEY, raw BLOB NOT NULL);
 """
 _WORDS = """
 CREATE VIRTUAL TABLE words USING fts5 (
-    name, domain, description, provides, content='packs', content_rowid='id',
+    name, domain, description, provides, facets, content='packs', content_rowid='id',
     tokenize="unicode61 remove_diacritics 2", prefix='2'
 );
 """

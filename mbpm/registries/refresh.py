@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mbpm.registries.searching import facets_of
 from registry_index.summary import Page, parse_page
 from registry_index.tree import CONFIG_FILE
 from specs.errors import IntegrityError, NetworkError, NotFoundError
@@ -30,6 +31,20 @@ BATCH = 64
 TELL_BYTES = 2_000_000
 """From how many bytes on it is said that they are fetched."""
 ATTEMPTS = 3
+
+_FORGET_WORDS = """
+INSERT INTO words (words, rowid, name, domain, description, provides, facets)
+SELECT 'delete', id, name, domain, description, provides, facets
+FROM packs WHERE name = ? AND NOT yanked
+"""
+_ADD_PACK = """
+INSERT INTO packs
+(name, domain, description, provides, facets, page, digest, bytes, yanked, base, line)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_ADD_WORDS = """
+INSERT INTO words (rowid, name, domain, description, provides, facets) VALUES (?, ?, ?, ?, ?, ?)
+"""
 
 
 @dataclass
@@ -268,27 +283,18 @@ def _replace(db: sqlite3.Connection, number: int, page: Page, *, words: bool) ->
             del new[name]
             continue
         if words:
-            db.execute(
-                "INSERT INTO words (words, rowid, name, domain, description, provides) SELECT "
-                "'delete', id, name, domain, description, provides FROM packs WHERE name = ?",
-                (name,),
-            )
+            db.execute(_FORGET_WORDS, (name,))
         db.execute("DELETE FROM provides WHERE pack = ?", (name,))
         db.execute("DELETE FROM packs WHERE name = ?", (name,))
     for pack, line in new.values():
-        provides = " ".join(pack.provides)
-        searched = (pack.name, pack.domain, pack.description, provides)
+        provides, facets = " ".join(pack.provides), facets_of(pack.base.name, pack.domain)
+        searched = (pack.name, pack.domain, pack.description, provides, facets)
         added = db.execute(
-            "INSERT INTO packs (name, domain, description, provides, page, digest, bytes, yanked, "
-            "base, line) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*searched, number, *pack.index, pack.yanked, pack.base.name, line),
+            _ADD_PACK, (*searched, number, *pack.index, pack.yanked, pack.base.name, line)
         )
-        if words:
-            db.execute(
-                "INSERT INTO words (rowid, name, domain, description, provides) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (added.lastrowid, *searched),
-            )
+        # what cannot be had is not found either
+        if words and not pack.yanked:
+            db.execute(_ADD_WORDS, (added.lastrowid, *searched))
         for name in set(pack.provides):
             db.execute("INSERT INTO provides VALUES (?, ?)", (name, pack.name))
     db.execute("DELETE FROM problems WHERE page = ?", (number,))

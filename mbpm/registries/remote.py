@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from mbpm.offers import BaseOffer
 from mbpm.registries import indexes
 from mbpm.registries.cache import Cache, DamagedError, folder_of
-from mbpm.registries.query import Found, Query, best
+from mbpm.registries.query import Found, Query
 from mbpm.registries.refresh import Refreshed, Refresher
+from mbpm.registries.searching import search
 from registry_index.tree import blob_path, index_path
 from specs.base_card import BaseCard
 from specs.blobs import FileSource, UrlSource
@@ -188,7 +189,7 @@ class RemoteRegistry:
 
     def search(self, query: Query, limit: int | None) -> Found:
         """As `Source.search`."""
-        return self._asked(lambda cache: _search(cache, query, limit))
+        return self._asked(lambda cache: search(cache, query, limit))
 
     def summaries(self, names: Sequence[str]) -> Sequence[PackSummary]:
         """As `Source.summaries`."""
@@ -319,41 +320,6 @@ class RemoteRegistry:
             failure = IntegrityError(f"{source.url}: its bytes do not match its digest ({what})")
         assert failure is not None
         raise failure
-
-
-def _search(cache: Cache, query: Query, limit: int | None) -> Found:
-    wanted, values = ["NOT packs.yanked"], []
-    for column in ("base", "domain"):
-        if (value := getattr(query, column)) is not None:
-            wanted.append(f"packs.{column} = ?")
-            values.append(value)
-    table, order = "packs", "packs.name"
-    typed = "-".join(query.terms).lower()
-    if query.words:
-        if cache.meta("wordless"):
-            return best(_all(cache), query, limit)
-        table = "words JOIN packs ON packs.id = words.rowid"
-        wanted.insert(0, "words MATCH ?")
-        values.insert(0, query.expression)
-        # a word of the name says more than one of the description
-        order = "bm25(words, 10.0, 5.0, 1.0, 5.0), packs.name"
-    where = " AND ".join(wanted)
-    with cache.guarded() as db:
-        count = f"SELECT count(*) FROM {table} WHERE {where}"  # noqa: S608
-        (total,) = db.execute(count, values).fetchone()
-        rows = db.execute(
-            f"SELECT packs.line FROM {table} WHERE {where} ORDER BY packs.name != ?, "  # noqa: S608
-            f"NOT (packs.name >= ? AND packs.name < ?), {order} LIMIT ?",
-            (*values, typed, typed, typed + "\x7f", -1 if limit is None else limit),
-        )
-        packs = tuple(PackSummary.model_validate_json(line) for (line,) in rows)
-    return Found(packs, total)
-
-
-def _all(cache: Cache) -> list[PackSummary]:
-    with cache.guarded() as db:
-        rows = db.execute("SELECT line FROM packs")
-        return [PackSummary.model_validate_json(line) for (line,) in rows]
 
 
 def _age(checked: object) -> str:
