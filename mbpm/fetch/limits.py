@@ -32,6 +32,8 @@ TRANSFERS = 4
 SEGMENT_CHUNKS = 16
 """The most chunks one request asks for while several connections share a file."""
 MIN_SEGMENT_CHUNKS = 4
+RELIEF_SECONDS = 2.0
+"""A connection that will be longer than this at its chunks gives half of them to an idle one."""
 READ_BYTES = 1 << 20
 DIRECT_BYTES = 8 * 1024 * 1024
 """Bodies longer than this are read from the connection itself (body.py)."""

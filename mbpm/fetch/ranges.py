@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
@@ -61,11 +62,27 @@ class _Run:
     """The first chunk that is somebody else's."""
     partial: Chunk | None = None
     """What came of chunk `at` before the connection broke."""
+    begun: float = field(default_factory=time.monotonic)
+    first: int = -1
+    """Where `at` began."""
+
+    def __post_init__(self) -> None:
+        self.first = self.at
 
     @property
     def start(self) -> int:
         """The offset of the next byte to ask for."""
         return self.at * CHUNK_BYTES + (self.partial.size if self.partial else 0)
+
+    @property
+    def left(self) -> int:
+        """How many chunks are not done."""
+        return self.stop - self.at
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it will take at the speed so far."""
+        return (time.monotonic() - self.begun) * self.left / max(1, self.at - self.first)
 
 
 class _Ranges:
@@ -99,7 +116,11 @@ class _Ranges:
             raise self._part.wrong(min(self._doubted), self._job.name)
 
     def _take(self, *, waits: bool) -> _Run | None:
-        """Chunks to bring; None where there are none left (to `waits` for)."""
+        """Chunks to bring; None where there are none left.
+
+        Args:
+            waits: Until no reader has any: those of one that fails are to be brought by others.
+        """
         with self._changed:
             while True:
                 if self._job.stopped.is_set():
@@ -112,7 +133,9 @@ class _Ranges:
                 if run is not None:
                     self._runs.append(run)
                     return run
-                if not waits or not self._helpers:
+                if not (waits and self._helpers) and not self._worth_waiting():
+                    return None
+                if not waits and self._job.network.slots.wanted(self._url):
                     return None
                 self._changed.wait(limits.POLL_SECONDS)
 
@@ -137,16 +160,25 @@ class _Ranges:
         return _Run(free[0], stop)
 
     def _half_run(self) -> _Run | None:
-        """The second half of what somebody else has the most of."""
-        if self._ranged is not True or not self._runs:
+        """The second half of what another reader will be longest at, if that is long.
+
+        A server has always sent more than was read: what it sent of this half comes twice.
+        """
+        if not self._worth_waiting():
             return None
-        other = max(self._runs, key=lambda run: run.stop - run.at)
-        if other.stop - other.at < limits.MIN_SEGMENT_CHUNKS:
+        other = max(self._runs, key=lambda run: run.seconds_left)
+        if other.left < limits.MIN_SEGMENT_CHUNKS or other.seconds_left < limits.RELIEF_SECONDS:
             return None
         middle = (other.at + other.stop + 1) // 2
         run = _Run(middle, other.stop)
         other.stop = middle
         return run
+
+    def _worth_waiting(self) -> bool:
+        """Whether another reader has so much left that half of it may have to be taken over."""
+        if self._ranged is not True:
+            return False
+        return any(run.left >= limits.MIN_SEGMENT_CHUNKS for run in self._runs)
 
     def _bring(self, run: _Run, patience: Patience, *, helper: bool) -> None:
         best = run.start

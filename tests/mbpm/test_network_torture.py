@@ -41,6 +41,7 @@ def _small_and_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "MAX_WAIT_SECONDS": 0.05,
         "SEGMENT_CHUNKS": 4,
         "MIN_SEGMENT_CHUNKS": 2,
+        "RELIEF_SECONDS": 0.05,
     }
     for name, value in changes.items():
         monkeypatch.setattr(limits, name, value)
