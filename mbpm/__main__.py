@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+from pathlib import Path
 
 from mbpm.output import silence_stdout
 from mbpm.state import State
@@ -89,8 +90,16 @@ def _fail(error: MbpmError, state: State) -> int:
     return error.exit_code
 
 
+def _open_what_is_closed() -> None:
+    """Somebody who closes a standard stream wants nothing from it, which is no reason to fail."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))
+
+
 def main() -> None:
     """`mbpm` on the command line."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a character gets a mark instead of a crash
         if hasattr(stream, "reconfigure"):

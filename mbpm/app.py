@@ -212,6 +212,8 @@ class _Table(TyperGroup):
         if name not in COMMANDS:
             if ctx.resilient_parsing:
                 return None, None, args[1:]
+            # its options are not read any more, this one among them
+            _json(ctx, "--json" in args)
             raise UsageError(f"there is no command `{name}`", hint=_did_you_mean(name))
         command = load(name)
         shared = [p for p in self.params if getattr(p, "rich_help_panel", None) == GLOBAL_PANEL]
