@@ -91,7 +91,7 @@ class Output:
         """A remark on stderr, for people; it may carry colour of ours."""
         if self.mode == "human":
             colour = not self.no_color and sys.stderr.isatty()
-            print(self.clean(text, color=colour), file=sys.stderr)
+            _say(self.clean(text, color=colour))
 
     def warn(self, text: str) -> None:
         """Something to look at, on stderr, unless quiet."""
@@ -181,7 +181,13 @@ class Output:
     def _labelled(self, label: str, code: str, text: str) -> None:
         if not self.no_color and sys.stderr.isatty():
             label = f"\x1b[1;{code}m{label}\x1b[0m"
-        print(f"{label}: {self.clean(text)}", file=sys.stderr)
+        _say(f"{label}: {self.clean(text)}")
+
+
+def _say(line: str) -> None:
+    """A line on stderr in one piece, whatever other threads say."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 class Silent:

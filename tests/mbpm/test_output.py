@@ -99,3 +99,13 @@ def test_progress_on_a_terminal_counts_bytes(monkeypatch: pytest.MonkeyPatch) ->
     assert "fetching [x]" in terminal.getvalue()
     assert "received [half]" in terminal.getvalue()
     assert "2.0 MB" in terminal.getvalue()
+
+
+def test_lines_of_several_threads_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "write", written.append)
+    monkeypatch.setattr("sys.stderr", stream)
+    Output().note("one")
+    Output().warn("two")
+    assert written == ["one\n", "warning: two\n"]
