@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from specs.errors import DoesNotFitError
+from specs.errors import DoesNotFitError, UsageError
 
 SPARE_BYTES = 32 * 1024 * 1024
 """What is left free beside the bytes a command needs."""
@@ -81,6 +81,22 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except PermissionError:
         writable_again(os.unlink, str(path), None)
+
+
+def recordable(path: Path) -> Path:
+    """Return a path that can be written down in a record.
+
+    Raises:
+        UsageError: its bytes are not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise UsageError(
+            f"{shown}: is not UTF-8, so it cannot be recorded", hint="give it another name"
+        ) from None
+    return path
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:

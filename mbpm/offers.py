@@ -171,7 +171,11 @@ def read_local(path: Path) -> Candidate:
     Raises:
         NotFoundError: there is nothing there.
         IntegrityError: it is not a sound pack.
+        UsageError: its path cannot be written down.
     """
+    from mbpm.files import recordable
+
+    recordable(path.absolute())
     if path.is_dir():
         from registry_index.packing import build_manifest
 

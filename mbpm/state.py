@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 _TRUE = frozenset(["1", "true", "yes", "on"])
 _FALSE = frozenset(["", "0", "false", "no", "off"])
+
+
+def _as_typed(arguments: Sequence[str]) -> str:
+    """The command line, quoted so that it can be typed again; what is no text is escaped."""
+    line = shlex.join(["mbpm", *arguments])
+    return line.encode(errors="backslashreplace").decode()
 
 
 @dataclass
@@ -55,17 +62,22 @@ class State:
             offline=offline in _TRUE,
             profile=environ.get("MBPM_PROFILE") or None,
             limit_rate=environ.get("MBPM_LIMIT_RATE") or None,
-            command_line=" ".join(["mbpm", *arguments]),
+            command_line=_as_typed(arguments),
         )
 
     @cached_property
     def home(self) -> Home:
-        """The home folder this command works on."""
+        """The home folder this command works on.
+
+        Raises:
+            UsageError: its path or the profile's name is none that can be used.
+        """
+        from mbpm.files import recordable
         from mbpm.home import DEFAULT_PROFILE, Home
 
         profile = self.profile or DEFAULT_PROFILE
         if self.home_path is not None:
-            return Home(self.home_path.absolute(), profile)
+            return Home(recordable(self.home_path.absolute()), profile)
         import platformdirs
 
         return Home(Path(platformdirs.user_data_dir("mbpm", appauthor=False)), profile)

@@ -88,9 +88,12 @@ def open_project(named: Path | None) -> Checkout:
 
     Raises:
         NotFoundError: there is none.
+        UsageError: its path cannot be written down.
         IntegrityError: its mbpm.toml is not what is expected; MbpmError for a newer format.
     """
-    folder = _find(named)
+    from mbpm.files import recordable
+
+    folder = recordable(_find(named))
     file = folder / PROJECT_FILE
     raw = _read(file)
     return Checkout(folder, raw, _parse(Project, raw, file))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mbpm.files import write_atomic
+from mbpm.files import recordable, write_atomic
 from specs.errors import IntegrityError, NotFoundError, UsageError
 from specs.names import check_name
 from specs.registries import (
@@ -183,10 +183,10 @@ def address_of(text: str) -> str:
     """The normal form of an address or directory as somebody typed it.
 
     Raises:
-        UsageError: it is no address.
+        UsageError: it is no address, or one that cannot be written down.
     """
     if not is_url(text):
-        return str(Path(text).expanduser().absolute())
+        return str(recordable(Path(text).expanduser().absolute()))
     try:
         return normal_url(text)
     except ValueError as error:

@@ -210,3 +210,29 @@ def test_help_keeps_what_stands_in_brackets_and_shows_no_type_for_flags(cli: Cli
 
 def test_help_flows_over_the_line_breaks_of_the_source(cli: Cli) -> None:
     assert "then all of it changes at once." in cli.ok("install", "--help").out
+
+
+def test_unknown_command_as_json(cli: Cli) -> None:
+    error = cli("instal", "--json").json["error"]
+    assert error["hint"] == "did you mean `mbpm install`?"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes what a POSIX shell closes")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["list", "--version", "gc"])
+def test_closed_streams_are_no_reason_to_fail(tmp_path: Path, command: str, closed: str) -> None:
+    line = f'"{sys.executable}" -m mbpm --home "{tmp_path / "home"}" {command} {closed}'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+@pytest.mark.parametrize("words", [["--home", "{}", "list"], ["install", "./{}/x"]])
+def test_path_that_is_no_text_is_refused_before_anything_is_done(
+    cli: Cli, words: list[str]
+) -> None:
+    result = cli(*(w.format("h\udcff") for w in words))
+    assert result.code == 2
+    assert "h\\udcff" in result.err and "is not UTF-8" in result.err
+    assert cli.ok("history").out == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbpm.history import position
+from mbpm.state import State
 from specs.generation import Generation
 from tests.support.cli import Cli
 
@@ -162,3 +164,16 @@ def test_undo_and_redo_are_a_walk_along_the_changes(causes: list[str]) -> None:
                 restores=restores,  # type: ignore[arg-type]
             )
         )
+
+
+def test_command_can_be_typed_again(cli: Cli, publish: Publish, registry: Path) -> None:
+    publish("alpha")
+    cli.ok("install", "alpha@>=1, <2", "--registry", registry, "--yes")
+    (row,) = cli.ok("history", "--json").json["generations"]
+    words = shlex.split(row["command"])
+    assert words[words.index("install") + 1] == "alpha@>=1, <2"
+
+
+def test_command_that_is_no_text_is_recorded_escaped() -> None:
+    state = State.from_environment(["install", "x\udcff"], {})
+    assert state.command_line == "mbpm install 'x\\udcff'"
