@@ -94,7 +94,7 @@ def _open_what_is_closed() -> None:
     """Somebody who closes a standard stream wants nothing from it, which is no reason to fail."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
 def main() -> None:
