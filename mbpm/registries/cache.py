@@ -29,8 +29,7 @@ CREATE TABLE incoming (digest TEXT PRIMARY KEY, raw BLOB NOT NULL);
 CREATE TABLE packs (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, page INTEGER NOT NULL,
     digest TEXT NOT NULL, bytes INTEGER NOT NULL, yanked INTEGER NOT NULL,
-    base TEXT NOT NULL, domain TEXT NOT NULL, description TEXT NOT NULL,
-    provides TEXT NOT NULL, facets TEXT NOT NULL, line BLOB NOT NULL
+    base TEXT NOT NULL, domain TEXT NOT NULL, line BLOB NOT NULL
 );
 CREATE INDEX packs_page ON packs (page);
 CREATE INDEX packs_shown ON packs (name) WHERE NOT yanked;
@@ -45,8 +44,8 @@ CREATE TABLE documents (digest TEXT PRIMARY KEY, raw BLOB NOT NULL);
 """
 _WORDS = """
 CREATE VIRTUAL TABLE words USING fts5 (
-    name, domain, description, provides, facets, content='packs', content_rowid='id',
-    tokenize="unicode61 remove_diacritics 2", prefix='2'
+    name, domain, description, provides, facets, content='',
+    tokenize="unicode61 remove_diacritics 0", prefix='2'
 );
 """
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from mbpm.files import write_atomic
+from specs.errors import IntegrityError
 from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name
 
@@ -52,7 +53,12 @@ def _read(root: Path) -> dict[str, str]:
             raw = stream.read(MAX_DOCUMENT_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return dict(_Origins.parse(raw, str(file)).packs)
+    try:
+        return dict(_Origins.parse(raw, str(file)).packs)
+    except IntegrityError as error:
+        raise IntegrityError(
+            error.message, hint="`mbpm repair` makes it again from what was installed"
+        ) from None
 
 
 def record(home: Home, packs: Iterable[InstalledPack], *, told: bool = False) -> None:
@@ -68,3 +74,16 @@ def record(home: Home, packs: Iterable[InstalledPack], *, told: bool = False) ->
     after = {**known, **found} if told else {**found, **known}
     if after != known:
         write_atomic(home.root / ORIGINS_FILE, _Origins(packs=after).canonical())
+
+
+def rebuild(home: Home) -> None:
+    """Make a damaged record again from the history; to be called with the writer's lock held.
+
+    Names that the profile never had installed are not in it any more.
+    """
+    found: dict[str, str] = {}
+    for generation in home.generations():
+        for pack in generation.packs:
+            if not pack.registry.startswith(LOCAL):
+                found.setdefault(pack.name, pack.registry)
+    write_atomic(home.root / ORIGINS_FILE, _Origins(packs=found).canonical())

@@ -78,8 +78,10 @@ class Found:
 
 def words(text: str) -> list[str]:
     """The words of a text, without case and accents."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return _WORD.findall(plain.casefold())
+    if not text.isascii():
+        apart = unicodedata.normalize("NFKD", text)
+        text = "".join(c for c in apart if not unicodedata.combining(c))
+    return _WORD.findall(text.casefold())
 
 
 def _holds(text: list[str], term: tuple[str, ...]) -> bool:

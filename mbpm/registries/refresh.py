@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mbpm.registries.searching import facets_of
+from mbpm.registries.searching import searched
 from registry_index.summary import Page, parse_page
 from registry_index.tree import CONFIG_FILE
 from specs.errors import IntegrityError, NetworkError, NotFoundError
 from specs.index_line import RegistryConfig
 from specs.model import MAX_DOCUMENT_BYTES
-from specs.summary import SummaryRoot
+from specs.summary import PackSummary, SummaryRoot
 
 if TYPE_CHECKING:
     from mbpm.fetch.network import Network
@@ -32,18 +32,16 @@ TELL_BYTES = 2_000_000
 """From how many bytes on it is said that they are fetched."""
 ATTEMPTS = 3
 
-_FORGET_WORDS = """
-INSERT INTO words (words, rowid, name, domain, description, provides, facets)
-SELECT 'delete', id, name, domain, description, provides, facets
-FROM packs WHERE name = ? AND NOT yanked
-"""
 _ADD_PACK = """
-INSERT INTO packs
-(name, domain, description, provides, facets, page, digest, bytes, yanked, base, line)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO packs (name, domain, page, digest, bytes, yanked, base, line)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ADD_WORDS = """
 INSERT INTO words (rowid, name, domain, description, provides, facets) VALUES (?, ?, ?, ?, ?, ?)
+"""
+_DROP_WORDS = """
+INSERT INTO words (words, rowid, name, domain, description, provides, facets)
+VALUES ('delete', ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -276,27 +274,25 @@ def _clear(db: sqlite3.Connection, *, words: bool) -> None:
 
 def _replace(db: sqlite3.Connection, number: int, page: Page, *, words: bool) -> None:
     """Make the packs of a page those that it lists now, touching only what differs."""
-    old = dict(db.execute("SELECT name, line FROM packs WHERE page = ?", (number,)))
+    rows = db.execute("SELECT name, id, line FROM packs WHERE page = ?", (number,)).fetchall()
     new = {p.name: (p, line) for p, line in zip(page.packs, page.lines, strict=True)}
-    for name, line in old.items():
+    for name, key, line in rows:
         if name in new and new[name][1] == line:
             del new[name]
             continue
-        if words:
-            db.execute(_FORGET_WORDS, (name,))
+        pack = PackSummary.model_validate_json(line)
+        if words and not pack.yanked:
+            db.execute(_DROP_WORDS, (key, *searched(pack)))
         db.execute("DELETE FROM provides WHERE pack = ?", (name,))
-        db.execute("DELETE FROM packs WHERE name = ?", (name,))
+        db.execute("DELETE FROM packs WHERE id = ?", (key,))
     for pack, line in new.values():
-        provides, facets = " ".join(pack.provides), facets_of(pack.base.name, pack.domain)
-        searched = (pack.name, pack.domain, pack.description, provides, facets)
-        added = db.execute(
-            _ADD_PACK, (*searched, number, *pack.index, pack.yanked, pack.base.name, line)
-        )
+        facts = (pack.name, pack.domain, number, *pack.index, pack.yanked, pack.base.name, line)
+        key = db.execute(_ADD_PACK, facts).lastrowid
         # what cannot be had is not found either
         if words and not pack.yanked:
-            db.execute(_ADD_WORDS, (added.lastrowid, *searched))
+            db.execute(_ADD_WORDS, (key, *searched(pack)))
         for name in set(pack.provides):
             db.execute("INSERT INTO provides VALUES (?, ?)", (name, pack.name))
     db.execute("DELETE FROM problems WHERE page = ?", (number,))
-    rows = [(number, p.name, p.message) for p in page.problems]
-    db.executemany("INSERT INTO problems VALUES (?, ?, ?)", rows)
+    problems = [(number, p.name, p.message) for p in page.problems]
+    db.executemany("INSERT INTO problems VALUES (?, ?, ?)", problems)

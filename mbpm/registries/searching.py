@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
-from mbpm.registries.query import Found, Query, best
+from mbpm.registries.query import Found, Query, best, words
 from specs.summary import PackSummary
 
 if TYPE_CHECKING:
@@ -19,9 +19,17 @@ _NAMED = "{name domain provides}"
 _ANYWHERE = "{name domain description provides}"
 
 
-def facets_of(base: str, domain: str) -> str:
-    """A base and a domain as words that stand for exactly them."""
-    return f"base{base.encode().hex()} domain{domain.encode().hex()}"
+_BETWEEN = " \ue000 "
+"""A word nobody can search for, so that no term spans two names."""
+
+
+def searched(pack: PackSummary) -> tuple[str, str, str, str, str]:
+    """What the table `words` holds of a pack: its words as `query.words` makes them."""
+    provides = _BETWEEN.join(" ".join(words(name)) for name in pack.provides)
+    name, domain, about = (" ".join(words(t)) for t in (pack.name, pack.domain, pack.description))
+    # one word that stands for exactly this base, and one for this domain
+    facets = f"base{pack.base.name.encode().hex()} domain{pack.domain.encode().hex()}"
+    return name, domain, about, provides, facets
 
 
 def search(cache: Cache, query: Query, limit: int | None) -> Found:
