@@ -12,6 +12,7 @@ from mbpm import facts
 from mbpm.home import DEFAULT_BASE, Home
 from mbpm.inventory import whole_base, whole_pack
 from mbpm.output import size
+from mbpm.registries import origins
 from specs.errors import MbpmError
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ def _home(home: Home, findings: _Findings) -> None:
         )
     new = "" if home.path.exists() else " (made by the first install)"
     findings.add("ok", "home", f"{home.path}{new}")
-    if (home.path / "journal.json").exists():
+    with findings.looking_at("home"):
+        origins.read(home)
+    if home.journal.exists():
         findings.add(
             "note",
             "home",

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "smollm2-135m"
 DEFAULT_PROFILE = "default"
-_MEND = "`mbpm repair` goes back to the last state that can be read"
 
 
 class Home:
@@ -157,16 +156,22 @@ class Home:
         except UnicodeDecodeError:
             text = ""
         if not text.isdecimal() or len(text) > 15:
-            raise IntegrityError(f"{self.pointer}: does not hold a generation's number", hint=_MEND)
+            raise IntegrityError(
+                f"{self.pointer}: does not hold a generation's number", hint=self._mend()
+            )
         try:
             return self.generation(int(text))
         except NotFoundError:
             file = self.generation_path(int(text))
             raise IntegrityError(
-                f"{file}: is missing, and it is the current one", hint=_MEND
+                f"{file}: is missing, and it is the current one", hint=self._mend()
             ) from None
         except IntegrityError as error:
-            raise IntegrityError(error.message, hint=error.hint or _MEND) from None
+            raise IntegrityError(error.message, hint=error.hint or self._mend()) from None
+
+    def _mend(self) -> str:
+        option = "" if self.profile == DEFAULT_PROFILE else f"--profile {self.profile} "
+        return f"`mbpm {option}repair` goes back to the last state that can be read"
 
     def pack_dir(self, pack: InstalledPack) -> Path:
         """The complete folder of an installed pack.

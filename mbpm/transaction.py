@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbpm.files import remove, write_atomic
 from mbpm.lock import writer_lock
-from specs.errors import IntegrityError, UsageError
+from specs.errors import IntegrityError, NotFoundError, UsageError
 from specs.generation import Cause, Generation, InstalledBase, InstalledPack
 
 if TYPE_CHECKING:
@@ -59,12 +59,17 @@ class Writer:
 
         Returns:
             The generation that counts from now on.
+
+        Raises:
+            IntegrityError: the record of where names come from is damaged; nothing was changed.
         """
-        from mbpm.registries.origins import record
+        from mbpm.registries import origins
 
         home, store = self.home, self.home.store
         new_packs, new_bases = list(new_packs), list(new_bases)
         old = home.current()
+        # it is added to once the change counts, and must not fail then
+        origins.read(home)
         new = Generation(
             number=old.number + 1,
             created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -84,16 +89,13 @@ class Writer:
             store.make_base(card, anew=card.digest() in anew)
         write_atomic(home.generation_path(new.number), new.canonical())
         write_atomic(home.pointer, f"{new.number}\n".encode())
-        was = {p.name: p.registry for p in old.packs}
-        # where a pack comes from another registry than before, somebody said so
-        record(home, [p for p in new.packs if p.registry != was.get(p.name)], told=True)
+        self._record_origins(home, old, new)
         self._finish(home, new)
         return new
 
     def recover(self) -> None:
         """Finish or roll back what a killed writer left, and clear its staging."""
         from mbpm.home import Home
-        from mbpm.registries.origins import record
 
         journal = self._journal()
         if journal is not None:
@@ -101,7 +103,9 @@ class Writer:
             self._rebuild(home, journal["folders"])
             current = home.current()
             if current.number == journal["to"]:
-                record(home, current.packs)
+                # damaged since then, it is `mbpm repair`'s, and keeps nobody from going on
+                with suppress(IntegrityError):
+                    self._record_origins(home, self._before(home, current), current)
                 self._finish(home, current)
             else:
                 remove(home.generation_path(journal["to"]))
@@ -130,6 +134,19 @@ class Writer:
                     home.store.make_pack(home.store.manifest(digest))
                 elif kind == "base" and home.store.has_document(digest):
                     home.store.make_base(home.store.card(digest))
+
+    def _before(self, home: Home, generation: Generation) -> Generation:
+        """The generation it came after; an empty one where that cannot be read any more."""
+        with suppress(IntegrityError, NotFoundError):
+            return home.generation(generation.number - 1)
+        return home.generation(0)
+
+    def _record_origins(self, home: Home, old: Generation, new: Generation) -> None:
+        from mbpm.registries.origins import record
+
+        was = {p.name: p.registry for p in old.packs}
+        # where a pack comes from another registry than before, somebody said so
+        record(home, [p for p in new.packs if p.registry != was.get(p.name)], told=True)
 
     def _finish(self, home: Home, generation: Generation) -> None:
         from mbpm.triggers import run_triggers

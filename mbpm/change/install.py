@@ -19,6 +19,7 @@ from mbpm.change.steps import (
     found,
 )
 from mbpm.inventory import damaged_blobs, whole_base, whole_pack
+from mbpm.registries.origins import LOCAL
 from specs.errors import IntegrityError, UsageError
 from specs.generation import InstalledPack, KeptBack, LeftOut, Plan
 from specs.names import check_name
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from mbpm.store import Store
     from specs.generation import Generation
     from specs.manifest import Manifest
-
-LOCAL = ("folder ", "archive ", "bundle ")
-"""Beginnings of `InstalledPack.registry` of what came from no registry."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ def command(
     """Check every byte of everything installed, packs and bases, and mend what is damaged.
 
     Good parts of a damaged file are kept: only the bad ones are fetched. Where the record of what
-    is installed is damaged itself, this goes back to the last one that can be read.
+    is installed is damaged itself, this goes back to the last one that can be read, and a damaged
+    record of where names come from is made again from the history.
 
     $ mbpm repair --dry-run
     """
-    if mend_pointer(ctx.obj, yes=yes, dry_run=dry_run):
+    mend = {"yes": yes, "dry_run": dry_run}
+    if mend_pointer(ctx.obj, **mend) and mend_origins(ctx.obj, **mend):
         repair(ctx.obj, [], registry, bases=True, yes=yes, dry_run=dry_run)
 
 
@@ -49,6 +51,33 @@ def mend_pointer(state: State, *, yes: bool, dry_run: bool) -> bool:
         else:
             out.result({"generation": number, "changed": False})
             return False
+    return True
+
+
+def mend_origins(state: State, *, yes: bool, dry_run: bool) -> bool:
+    """Make the records of where names come from again, where they cannot be read.
+
+    Returns:
+        Whether they can be read now.
+    """
+    from mbpm.home import DEFAULT_PROFILE
+    from mbpm.lock import writer_lock
+    from mbpm.registries import origins
+    from specs.errors import IntegrityError
+
+    out, home = state.out, state.home
+    for profile in (home.with_profile(DEFAULT_PROFILE), home):
+        try:
+            origins.read(profile)
+        except IntegrityError as error:
+            out.warn(error.message)
+            out.line(f"repair     {origins.ORIGINS_FILE}, from what was installed so far")
+            if dry_run:
+                out.result({"generation": home.current().number, "changed": False})
+                return False
+            out.confirm("Go ahead?", yes=yes)
+            with writer_lock(home.path, out):
+                origins.rebuild(profile)
     return True
 
 

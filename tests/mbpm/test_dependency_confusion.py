@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from mbpm.home import Home
+from mbpm.registries import origins
+from mbpm.transaction import Writer
 from tests.support.cli import Cli
 from tests.support.packs import pack_folder, published, registry_with_base
 from tests.support.static import Static, serve
@@ -146,6 +149,20 @@ def test_registry_on_the_command_line_is_told_otherwise(cli: Cli, two: Registrie
     two.publish("ours", "internal", "100.0.0")
     cli.ok("upgrade", "--yes")
     assert cli.installed() == {"internal": "99.1.0"}
+
+
+def test_killed_right_after_it_was_told_otherwise(
+    cli: Cli, two: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Writer, "_record_origins", killed)
+    assert cli("install", "internal@99", "--registry", "public", "--yes").code == 130
+    monkeypatch.undo()
+    cli.ok("gc", "--yes")
+    assert sources(cli) == {"internal": "public"}
+    assert origins.read(Home(cli.home))["internal"] == str(two["public"])
 
 
 def test_a_new_name_comes_from_the_highest_priority(cli: Cli, registries: Registries) -> None:

@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from mbpm.home import Home
+from mbpm.output import Output
+from mbpm.registries import origins
+from mbpm.transaction import writer
 from registry_index.publish import publish_base
 from specs.blobs import CHUNK_BYTES
 from tests.support.cli import Cli
 from tests.support.packs import tiny_base
 
 Publish = Callable[..., None]
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def overwrite(file: Path, offset: int, data: bytes) -> None:
@@ -131,3 +138,44 @@ def test_damaged_generation(cli: Cli, registry: Path, publish: Publish) -> None:
     assert cli.installed() == {}
     cli.ok("install", "alpha", "--yes", "--registry", registry)
     cli.ok("verify")
+
+
+def test_damaged_record_of_origins_keeps_nobody_stuck(
+    cli: Cli, registry: Path, alpha: Path, publish: Publish
+) -> None:
+    publish("beta")
+    cli.ok("install", "beta", "--registry", registry, "--yes")
+    (cli.home / "origins.json").write_text("{")
+    result = cli("remove", "beta", "--yes")
+    assert result.code == 5
+    assert "`mbpm repair`" in result.err
+    assert cli.installed() == {"alpha": "1.0.0", "beta": "1.0.0"}, "nothing was changed"
+    assert "origins.json" in cli("doctor").out
+    assert "origins.json, from what was installed" in cli.ok("repair", "--dry-run").out
+    cli.ok("repair", "--yes")
+    cli.ok("remove", "beta", "--yes")
+    assert origins.read(Home(cli.home)) == {"alpha": str(registry), "beta": str(registry)}
+
+
+def test_origins_damaged_after_the_change_counted(
+    cli: Cli, registry: Path, alpha: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(cli.home)
+    monkeypatch.setattr("mbpm.triggers.run_triggers", killed)
+    with pytest.raises(KeyboardInterrupt), writer(home, Output(), "mbpm remove alpha") as right:
+        right.commit([], home.current().bases)
+    monkeypatch.undo()
+    (cli.home / "origins.json").write_text("{")
+    cli.ok("gc", "--yes")
+    cli.ok("repair", "--yes")
+    assert not home.journal.exists()
+
+
+def test_hint_names_the_profile_that_is_damaged(cli: Cli, alpha: Path, registry: Path) -> None:
+    cli.ok("--profile", "other", "install", "alpha", "--registry", registry, "--yes")
+    (cli.home / "profiles" / "other" / "current").write_text("?")
+    result = cli("gc")
+    assert result.code == 5
+    assert "`mbpm --profile other repair`" in result.err
+    cli.ok("--profile", "other", "repair", "--yes")
+    cli.ok("gc")
