@@ -19,7 +19,7 @@ QUESTION := What does 'bradycardia' mean?
 TEST_ENV := OMP_NUM_THREADS=1 MBPM_TEST_HOME=$(TEST_HOME)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format schemas pack-medical clean
+.PHONY: help demo test test-slow torture lint format schemas pack-medical clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{t=$$2; $$1=$$2=""; printf "  make %-14s%s\n", t, $$0}'
@@ -60,6 +60,9 @@ test: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m  ## Run the whole suite
 
 test-slow: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m $(TEST_HOME)/.qwen2.5-0.5b  ## Run the slow tests (fetches the 0.5B base, 491 MB)
 	@$(TEST_ENV) $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+torture: $(VENV)/.installed-dev  ## Kill a thousand commands, and meet 200 schedules of bad servers
+	@$(TEST_ENV) MBPM_TORTURE=200 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not slow' tests/torture tests/mbpm/test_network_torture.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style, types, import direction and schemas
 	@$(BIN)/ruff check .
