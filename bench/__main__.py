@@ -12,9 +12,10 @@ from bench.inference import BASE, decode, prefill
 from bench.memory import memory
 from bench.report import Report
 from bench.startup import startup
+from bench.transfer import transfer
 from specs.errors import MbpmError, NotFoundError
 
-NAMES = ("startup", "decode", "prefill", "memory")
+NAMES = ("startup", "decode", "prefill", "memory", "transfer")
 MIN_ROUNDS = 5
 
 
@@ -28,6 +29,8 @@ def run(name: str, rounds: int, home: Path | None) -> Report:
         if home is not None:
             os.environ["MBPM_HOME"] = str(home)
         return startup(rounds)
+    if name == "transfer":
+        return transfer(rounds)
     from mbpm.state import State
 
     state = State.from_environment([], os.environ)
