@@ -92,6 +92,7 @@ class State:
             offline=self.offline,
             limit_rate=self.limit_rate,
             authorize=Tokens(self.home.path).authorize,
+            say=self.out.note,
         )
 
     def catalogue(self, registries: Sequence[str] | None = None) -> Catalogue:

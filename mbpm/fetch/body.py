@@ -33,7 +33,8 @@ def pieces(
     """
     watch = _Watch(rate, stopped)
     length = response.headers.get("content-length", "")
-    size = int(length) if length.isdigit() else -1
+    framed = "transfer-encoding" in response.headers
+    size = int(length) if length.isdigit() and not framed else -1
     stream = response.extensions.get("network_stream") if size > limits.DIRECT_BYTES else None
     # without a size of its own the parser hands out all it holds; dropped, it would hang up
     parsed = response.iter_raw()

@@ -33,7 +33,12 @@ def get(
     elif modified:
         headers["If-Modified-Since"] = modified
     never = threading.Event()
-    patience = Patience(lambda: 0, lambda text: None, never)
+
+    def say(text: str) -> None:
+        if text:
+            network.say(f"{shown(url)}: {text}")
+
+    patience = Patience(lambda: 0, say, never, quiet_seconds=2.0)
     try:
         client = client or network.client
         while True:

@@ -36,6 +36,10 @@ def _nothing(url: str) -> Mapping[str, str]:
     return {}
 
 
+def _silent(text: str) -> None:
+    """Nobody listens."""
+
+
 @dataclass
 class Network:
     """The network as one command sees it; safe for several threads."""
@@ -45,6 +49,8 @@ class Network:
     """Bytes per second of all transfers together, as written: `500k`, `2M`."""
     authorize: Callable[[str], Mapping[str, str]] = _nothing
     """The headers that an address wants: its token, where there is one."""
+    say: Callable[[str], None] = _silent
+    """Told when a server lets `get` wait for long; downloads say so beside their progress."""
     slots: Slots = field(init=False, repr=False)
     rate: Rate | None = field(init=False, repr=False)
 

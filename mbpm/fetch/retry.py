@@ -47,15 +47,22 @@ class Patience:
     """The attempts of one reader; each bit of progress renews it."""
 
     def __init__(
-        self, mark: Callable[[], int], say: Callable[[str], None], stopped: threading.Event
+        self,
+        mark: Callable[[], int],
+        say: Callable[[str], None],
+        stopped: threading.Event,
+        *,
+        quiet_seconds: float = 0.0,
     ) -> None:
         """
         Args:
             mark: How much is verified so far, whoever fetched it.
             say: Told why and for how long we wait.
             stopped: Ends the waiting.
+            quiet_seconds: Nothing is said of shorter waits.
         """
         self._mark, self._say, self._stopped = mark, say, stopped
+        self._quiet_seconds = quiet_seconds
         self._failures = 0
         self._seen = mark()
 
@@ -81,7 +88,8 @@ class Patience:
         if failure.wait is not None:
             pause = max(pause, min(failure.wait, limits.MAX_WAIT_SECONDS))
         after = f" in {pause:.0f} s" if pause >= 2 else ""
-        self._say(f"{failure.reason}; trying again{after}")
+        if pause >= self._quiet_seconds:
+            self._say(f"{failure.reason}; trying again{after}")
         if self._stopped.wait(pause):
             raise StoppedError
         self._say("")

@@ -146,6 +146,13 @@ class TestDocuments:
         site.statuses = [500, (429, {"Retry-After": "0"}), 503]
         assert Network().get(site.url + "/page", limit=5).data == b"hello"
 
+    def test_long_waits_are_told(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        site.statuses = [503, (429, {"Retry-After": "9"})]
+        monkeypatch.setattr(threading.Event, "wait", lambda *_: False)
+        said: list[str] = []
+        Network(say=said.append).get(site.url + "/page", limit=5)
+        assert said == [f"{site.url}/page: answers 429 Too Many Requests; trying again in 9 s"]
+
     @pytest.mark.parametrize(
         ("status", "kind"),
         [
