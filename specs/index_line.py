@@ -8,11 +8,15 @@ from pydantic import AfterValidator, Field
 
 from specs.described import Described, Relations
 from specs.manifest import BaseRef
-from specs.model import Contract
+from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name, Sha256
 
 UrlText = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2000)]
 MAX_ONE_LINE = 500
+MAX_COUNT = (1 << 53) - 1
+"""The largest whole number that every reader of JSON keeps exactly."""
+
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
 
 def check_one_line(text: str) -> str:
@@ -38,7 +42,7 @@ class EvalSummary(Contract):
     base: float
     pack: float
     higher_is_better: bool
-    rows: int
+    rows: Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 class IndexLine(Described, Relations):
@@ -48,14 +52,14 @@ class IndexLine(Described, Relations):
     base: BaseRef
     manifest: Sha256
     """SHA-256 of manifest.json, itself stored as a blob."""
-    manifest_size: Annotated[int, Field(ge=1)]
-    size: Annotated[int, Field(ge=1)]
+    manifest_size: Annotated[int, Field(ge=1, le=MAX_DOCUMENT_BYTES)]
+    size: Count
     """Bytes of all blobs together, without the manifest."""
     evals: EvalSummary | None = None
     published: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     publisher: OneLine = ""
     """Who published it, as the registry says."""
-    forced: tuple[str, ...] = ()
+    forced: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=20)] = ()
     """The gates that failed and were overridden with `--force`, in words."""
     yanked: bool = False
     """Whether it is only for those who have it in a lock or installed."""

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from specs.index_line import EvalSummary, OneLine
+from specs.index_line import Count, EvalSummary, OneLine
 from specs.manifest import BaseRef
 from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name, Sha256
@@ -43,7 +43,7 @@ class PackSummary(Contract):
     description: Annotated[str, Field(min_length=1, max_length=2000)]
     license: Annotated[str, Field(min_length=1, max_length=200)]
     base: BaseRef
-    size: Annotated[int, Field(ge=1)]
+    size: Count
     """Bytes of the newest version's blobs."""
     published: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     evals: EvalSummary | None = None

@@ -180,6 +180,9 @@ class Requirement:
     def __post_init__(self) -> None:
         if len(self.text) > 200:
             raise ValueError("a version requirement is at most 200 characters long")
+        if not (self.text.isascii() and self.text.isprintable()):
+            # digits of other scripts, line breaks and the like would pass for something else
+            raise ValueError(f"{self.text!r} is not a version requirement (expected {_EXAMPLES})")
         parts = [p.strip() for p in self.text.split(",")]
         comparators = () if parts == ["*"] else tuple(_parse_comparator(p) for p in parts)
         object.__setattr__(self, "_comparators", comparators)

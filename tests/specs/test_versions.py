@@ -182,3 +182,60 @@ def test_pre_releases_can_be_let_in() -> None:
         assert not Requirement(requirement).admits(version)
         assert Requirement(requirement).admits(version, prereleases=True)
     assert not Requirement("1").admits(Version("2.0.0-rc.1"), prereleases=True)
+
+
+@pytest.mark.parametrize(
+    "bad", [",", "*,1", "1\n", "1.0.0-a\n", "1\u0661", "\uff11", "\u00a01", "1\x00", ">=1\t", "1 2"]
+)
+def test_nothing_passes_for_a_requirement(bad: str) -> None:
+    with pytest.raises(ValueError, match="is not a version requirement"):
+        Requirement(bad)
+
+
+@pytest.mark.parametrize("bad", ["1.0.0\n", "1\u0661.0.0", "\uff11.0.0", "1.0.0\x00"])
+def test_nothing_passes_for_a_version(bad: str) -> None:
+    with pytest.raises(ValueError, match="version"):
+        Version(bad)
+
+
+nearly = st.text("0123456789.-+*^~=<>, abrcx\n\u0661", max_size=20)
+
+
+@given(nearly)
+def test_any_text_is_a_version_that_reads_back_or_refused(noise: str) -> None:
+    try:
+        version = Version(noise)
+    except ValueError:
+        return
+    assert Version(str(version)) == version
+    assert noise.isascii()
+    assert noise.isprintable()
+    assert not version < version
+
+
+@given(nearly)
+def test_any_text_is_a_requirement_or_refused(noise: str) -> None:
+    try:
+        requirement = Requirement(noise)
+    except ValueError:
+        return
+    assert noise.isascii()
+    assert noise.isprintable()
+    # whatever it means, it decides about every version, and opting in only lets more in
+    for version in map(Version, ("0.0.0", "1.0.0-rc.1", "1.2.3", "999.0.0")):
+        assert requirement.admits(version) <= requirement.admits(version, prereleases=True)
+
+
+comparators = st.tuples(st.sampled_from(["^", "~", "=", ">=", "<=", ">", "<"]), releases)
+
+
+@given(st.lists(comparators, min_size=1, max_size=3), releases, st.sampled_from(PRE))
+def test_commas_mean_all_of_them(
+    parts: list[tuple[str, tuple[int, int, int]]], found: tuple[int, int, int], pre: str
+) -> None:
+    version = Version(text(found, pre))
+    each = [Requirement(op + text(wanted)) for op, wanted in parts]
+    whole = Requirement(", ".join(map(str, each)))
+    assert whole.admits(version, prereleases=True) == all(
+        one.admits(version, prereleases=True) for one in each
+    )
