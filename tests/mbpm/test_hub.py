@@ -15,6 +15,7 @@ from registry_index.publish import publish_base
 from specs.blobs import HubSource
 from tests.support.cli import Cli
 from tests.support.packs import tiny_base
+from tests.support.servers import Site, serve
 
 DATA = random.Random(3).randbytes(200_000)
 FILE = "w.gguf"
@@ -27,7 +28,12 @@ class Hub:
     def __init__(self) -> None:
         self.data = DATA
         self.status = 200
+        self.code: str | None = None
+        """Its `X-Error-Code`."""
+        self.elsewhere: str | None = None
+        """Where it sends people for the file."""
         self.requests: list[str] = []
+        self.tokens: list[str | None] = []
 
 
 @pytest.fixture
@@ -48,10 +54,19 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
         def answer(self, body: bytes) -> None:
             hub.requests.append(f"{self.command} {self.path}")
+            hub.tokens.append(self.headers.get("Authorization"))
+            if hub.elsewhere:
+                self.send_response(302)
+                self.send_header("Location", hub.elsewhere)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             known = self.path == f"/someone/tiny/resolve/main/{FILE}"
             self.send_response(hub.status if known else 404)
             if not known:
                 self.send_header("X-Error-Code", "EntryNotFound")
+            if hub.code:
+                self.send_header("X-Error-Code", hub.code)
             self.send_header("ETag", f'"{hashlib.sha256(hub.data).hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", str(len(hub.data) if known else 0))
@@ -109,6 +124,45 @@ def test_missing_file(cli: Cli, tmp_path: Path, hub: Hub) -> None:
     result = install(cli, tmp_path / "r")
     assert result.code == 3
     assert "hf someone/tiny/other.gguf" in result.err
+
+
+def test_token_stays_with_the_hub(
+    cli: Cli, root: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with serve(Site(files={"/far": DATA})) as site:
+        hub.elsewhere = site.url + "/far"
+        assert install(cli, root).code == 0
+        assert hub.tokens == ["Bearer hf_secret"]
+        assert "authorization" not in site.headers[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code", "told"),
+    [
+        (403, "GatedRepo", 7, "accepted licence"),
+        (401, "RepoNotFound", 3, "401"),
+        (401, None, 7, "401"),
+        (404, "RevisionNotFound", 3, "404"),
+    ],
+)
+def test_refused(
+    cli: Cli, root: Path, hub: Hub, status: int, code: str | None, exit_code: int, told: str
+) -> None:
+    hub.status, hub.code = status, code
+    result = install(cli, root)
+    assert result.code == exit_code
+    assert told in result.err
+
+
+def test_hub_switched_off(cli: Cli, root: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    result = install(cli, root)
+    assert result.code == 6
+    assert "`HF_HUB_OFFLINE`" in result.err
+    assert hub.requests == []
 
 
 def test_offline_uses_the_cache_and_nothing_else(
