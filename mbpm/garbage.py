@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -109,25 +109,51 @@ def free(writer: Writer, wasted: Iterable[Waste]) -> None:
             remove(item.path)
 
 
+def keeping(home: Home, current: Generation, purged: Collection[str] = ()) -> set[str]:
+    """What is still needed once the profile holds `current`.
+
+    Args:
+        home: The profile.
+        current: What it holds.
+        purged: Manifests of packs to be freed at once; then what all generations have of other
+            packs is needed too, for they stay as they are.
+
+    Raises:
+        IntegrityError: packs are to be freed, and what a profile holds cannot be read.
+    """
+    kept = [current]
+    for profile in map(home.with_profile, home.profiles()):
+        if profile.profile != home.profile:
+            try:
+                kept.append(profile.current())
+            except IntegrityError:
+                # `gc` refuses then, so that until it is mended nothing is freed anyway
+                if purged:
+                    raise
+        for generation in profile.generations() if purged else ():
+            packs = tuple(p for p in generation.packs if p.manifest not in purged)
+            kept.append(generation.model_copy(update={"packs": packs}))
+    return references(kept, home)
+
+
 def purge(writer: Writer, manifests: Iterable[str]) -> None:
-    """Free packs by their manifests, wherever only earlier generations need them."""
+    """Free packs by their manifests, wherever only earlier generations need them.
+
+    Raises:
+        IntegrityError: what a profile holds cannot be read; then nothing is freed.
+    """
     home, store = writer.home, writer.home.store
     gone = set(manifests)
-    kept: list[Generation] = []
-    for name in home.profiles():
-        profile = home.with_profile(name)
-        kept.append(profile.current())
-        for generation in profile.generations():
-            packs = tuple(p for p in generation.packs if p.manifest not in gone)
-            kept.append(generation.model_copy(update={"packs": packs}))
-    keeping = references(kept, home)
-    for digest in gone - keeping:
+    kept = keeping(home, home.current(), gone)
+    for digest in gone - kept:
         with suppress(IntegrityError):
             for blob in store.manifest(digest).blobs:
-                if blob.sha256 not in keeping:
+                if blob.sha256 not in kept:
                     store.drop("blob", blob.sha256)
         store.drop("pack", digest)
         store.drop("blob", digest)
+    # what was made of them has their words too
+    free(writer, list(_derived(home)))
 
 
 def cached(home: Home) -> list[Waste]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from specs.generation import Generation, InstalledPack
+from specs.generation import Generation, InstalledBase, InstalledPack
 
 ChangeKind = Literal["install", "remove", "upgrade", "downgrade", "replace", "mark"]
 
@@ -56,7 +56,7 @@ def _pack(name: str, old: InstalledPack | None, new: InstalledPack | None) -> Di
         return Difference("install" if old is None else "remove", name, was, now)
     kind: ChangeKind
     if old.manifest == new.manifest:
-        return Difference("mark", name, old.version, new.version, _marks(old, new))
+        return Difference("mark", name, old.version, new.version, mark_words(old, new))
     if old.version == new.version:
         kind = "replace"
     else:
@@ -64,14 +64,16 @@ def _pack(name: str, old: InstalledPack | None, new: InstalledPack | None) -> Di
     return Difference(kind, name, old.version, new.version)
 
 
-def _marks(old: InstalledPack, new: InstalledPack) -> str:
+def mark_words(old: InstalledPack | InstalledBase, new: InstalledPack | InstalledBase) -> str:
+    """What is recorded otherwise of a pack or base that stays as it is."""
     words = []
     if old.auto != new.auto:
         words.append("there for others only" if new.auto else "wanted itself")
-    if old.held != new.held:
-        words.append("held" if new.held else "no longer held")
-    if old.pin != new.pin:
-        words.append(f"pinned to {new.pin}" if new.pin else "no longer pinned")
+    if isinstance(old, InstalledPack) and isinstance(new, InstalledPack):
+        if old.held != new.held:
+            words.append("held" if new.held else "no longer held")
+        if old.pin != new.pin:
+            words.append(f"pinned to {new.pin}" if new.pin else "no longer pinned")
     if old.registry != new.registry:
         words.append(f"now from {new.registry}")
     return ", ".join(words) or "its record changed"
@@ -85,6 +87,8 @@ def _bases(old: Generation, new: Generation) -> Iterator[Difference]:
         if was != now:
             kind: ChangeKind = "install" if was is None else "remove" if now is None else "replace"
             yield Difference(kind, f"base {name}", was, now)
+        elif before and after and before.card == after.card and before != after:
+            yield Difference("mark", f"base {name}", was, now, mark_words(before, after))
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ class Generation(Contract):
         return next((b for b in self.bases if b.name == name), None)
 
 
-Action = Literal["install", "upgrade", "downgrade", "replace", "remove", "repair", "mark"]
+Action = Literal["install", "upgrade", "downgrade", "replace", "remove", "repair", "mark", "purge"]
+"""`purge` frees what only earlier generations have."""
 
 
 class PlannedPack(Contract):
@@ -98,6 +99,8 @@ class PlannedBase(Contract):
 
     name: Name
     action: Literal["install", "remove", "repair", "mark"]
+    reason: str = ""
+    """What about it changes, for `mark`."""
     fetch_bytes: int = 0
     disk_bytes: int = 0
     memory_bytes: int = 0
@@ -133,6 +136,11 @@ class Plan(Contract):
     def empty(self) -> bool:
         """Whether there is nothing to do."""
         return not self.packs and not self.bases
+
+    @property
+    def actions(self) -> frozenset[str]:
+        """Everything that is done, to packs and to bases."""
+        return frozenset([*(p.action for p in self.packs), *(b.action for b in self.bases)])
 
     @property
     def fetch_bytes(self) -> int:

@@ -28,7 +28,7 @@ def apply(
     *,
     cause: Cause = "change",
     restores: int | None = None,
-) -> Generation:
+) -> tuple[Prepared, Generation]:
     """Make a plan true.
 
     Args:
@@ -39,6 +39,10 @@ def apply(
         out: For progress.
         cause: What the history says of it.
         restores: The generation whose content it repeats.
+
+    Returns:
+        What was done, which is less than `prepared` where somebody else did some of it meanwhile,
+        and the generation that counts now.
 
     Raises:
         ResolutionError: what is installed changed, and more would have to be done now.
@@ -54,7 +58,8 @@ def apply(
                 hint="run the same command again",
             )
         prepared = renewed
-    if not prepared.plan.empty:
+    generation = prepared.before
+    if prepared.commits:
         anew = _bring(prepared, store, network, out)
         generation = writer.commit(
             prepared.packs,
@@ -65,13 +70,11 @@ def apply(
             cause=cause,
             restores=restores,
         )
-    else:
-        generation = prepared.before
     if prepared.purged:
         from mbpm.garbage import purge
 
         purge(writer, prepared.purged)
-    return generation
+    return prepared, generation
 
 
 def _within(plan: Plan, agreed: Plan) -> bool:

@@ -8,16 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbpm.change.steps import (
-    BaseStep,
-    Changes,
-    Offers,
-    PackStep,
-    Prepared,
-    base_for,
-    base_step,
-    found,
-)
+from mbpm.change.bases import base_for, want_base
+from mbpm.change.steps import BaseStep, Changes, Offers, PackStep, Prepared, found
 from mbpm.inventory import damaged_blobs, whole_base, whole_pack
 from mbpm.registries.origins import LOCAL
 from specs.errors import IntegrityError, UsageError
@@ -43,8 +35,6 @@ class Goal:
     """Installed packs to make as new as possible."""
     removable: bool = False
     """Whether other installed packs may go for it."""
-    exact: bool = False
-    """Whether everything goes that the requests do not need."""
     recommends: bool = True
     prereleases: bool = False
     locked: Mapping[str, str] = field(default_factory=dict)
@@ -92,8 +82,8 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
     Raises:
         NotFoundError, ResolutionError, IntegrityError: as `mbpm.resolver.resolve`.
     """
-    before = home.current()
-    changes = Changes.on(before, home.store)
+    changes = Changes.on(home)
+    before = changes.before
     manifests = known_manifests(before, home.store)
     if _reached(goal, before, manifests, home.store):
         satisfied = [_there(_title(before.pack(r.name)), goal.reinstall) for r in goal.requests]
@@ -102,11 +92,14 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
     for name, reason in solution.removed.items():
         changes.remove_pack(name, reason)
     asked = {r.name for r in goal.requests}
-    wanted = frozenset() if goal.keep_marks else asked
+    named = frozenset() if goal.keep_marks else asked
+    missed = {p.name for p in before.packs if p.name in solution.removed and not p.auto}
     satisfied = []
     for name, candidate in solution.packs.items():
         record = before.pack(name)
         manifest = manifests[name] if candidate.origin is None else candidate.manifest()
+        # who wanted what it replaces wants it
+        wanted = name in named or bool(missed & manifest.replaces.keys())
         damaged: frozenset[str] = frozenset()
         same = record is not None and record.manifest == manifest.digest()
         if record is not None and same:
@@ -114,26 +107,22 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
             if goal.reinstall and name in asked:
                 damaged = damaged_blobs(home.store, folder, manifest.blobs)
             if not damaged and whole_pack(home.store, manifest):
-                if name in wanted and record.auto:
+                if wanted and record.auto:
                     changes.mark_pack(record.model_copy(update={"auto": False}), "wanted itself")
-                elif name in wanted:
+                elif name in named:
                     satisfied.append(_there(_title(record), goal.reinstall))
                 continue
             if candidate.origin is None:
                 candidate = found(record, catalogue)
         card = base_for(manifest, changes, catalogue.bases)
         assert candidate.origin is not None
-        new = _record(name, manifest, card.name, candidate, record, wanted=name in wanted)
+        new = _record(name, manifest, card.name, candidate, record, wanted=wanted)
         needed_by = solution.needed_by.get(name, ())
         reason = f"required by {', '.join(needed_by)}" if new.auto and needed_by else ""
         changes.put_pack(PackStep(new, manifest, candidate, card, damaged), reason=reason)
     for offer in catalogue.bases() if goal.bases else ():
-        if offer.card.name in goal.bases:
-            step = base_step(offer, changes, auto=False)
-            if step is None:
-                satisfied.append(_there(f"base {offer.card.name}", False))
-            else:
-                changes.put_base(step)
+        if offer.card.name in goal.bases and not want_base(offer, changes):
+            satisfied.append(_there(f"base {offer.card.name}", False))
     return changes.prepared(_remarks(before, solution), satisfied)
 
 
@@ -173,7 +162,7 @@ def _reached(
     goal: Goal, before: Generation, manifests: Mapping[str, Manifest], store: Store
 ) -> bool:
     """Whether everything asked for is there, and nothing has to be looked up to know it."""
-    if goal.upgrade or goal.exact or goal.reinstall or goal.removable or goal.locked or goal.bases:
+    if goal.upgrade or goal.reinstall or goal.removable or goal.locked or goal.bases:
         return False
     for request in goal.requests:
         record = before.pack(request.name)
@@ -228,7 +217,6 @@ def _solve(
             hardware=detect(),
             upgrade=goal.upgrade & installed.keys(),
             removable=goal.removable,
-            exact=goal.exact,
             recommends=goal.recommends,
             prereleases=goal.prereleases,
             locked=goal.locked,
@@ -263,18 +251,17 @@ def prepare_base(home: Home, name: str, catalogue: Catalogue, *, reinstall: bool
         NotFoundError: no such base.
         ResolutionError: another base of this name is installed and packs need it.
     """
-    before, store, offer = home.current(), home.store, catalogue.base(name)
-    changes = Changes.on(before, store)
-    step = base_step(offer, changes, auto=False)
+    changes, offer = Changes.on(home), catalogue.base(name)
+    before, store = changes.before, home.store
     record = before.base(name)
-    if step is None and record is not None and reinstall:
+    changed = want_base(offer, changes)
+    if record is not None and reinstall and not changes.base_steps:
         blobs = [f.blob for f in offer.card.files]
         damaged = damaged_blobs(store, store.base_path(record.card), blobs)
-        step = BaseStep(record, offer.card, offer, damaged) if damaged else None
-    if step is not None:
-        changes.put_base(step)
-        return changes.prepared()
-    return changes.prepared(satisfied=[_there(f"base {name}", reinstall)])
+        if damaged:
+            changed = True
+            changes.put_base(BaseStep(changes.bases[name], offer.card, offer, damaged))
+    return changes.prepared(satisfied=[] if changed else [_there(f"base {name}", reinstall)])
 
 
 def prepare_repair(
@@ -287,8 +274,8 @@ def prepare_repair(
     Raises:
         ResolutionError: something is damaged and cannot be had any more.
     """
-    before, store = home.current(), home.store
-    changes = Changes.on(before, store)
+    changes = Changes.on(home)
+    before, store = changes.before, home.store
     for base in before.bases if bases else ():
         card = None
         with suppress(IntegrityError):
@@ -297,7 +284,9 @@ def prepare_repair(
         damaged = damaged_blobs(store, store.base_path(base.card), blobs)
         if card is None or damaged or not whole_base(store, card):
             offer = _offer(base.name, base.fingerprint, catalogue)
-            changes.put_base(BaseStep(base, offer.card, offer, damaged))
+            # its registry may describe it in other words now
+            new = base.model_copy(update={"card": offer.card.digest()})
+            changes.put_base(BaseStep(new, offer.card, offer, damaged))
     for record in packs:
         manifest, candidate = None, None
         with suppress(IntegrityError):

@@ -42,7 +42,7 @@ def prepare_marks(home: Home, updates: Mapping[str, Update]) -> Prepared:
     """What it takes to change the records."""
     from mbpm.verify import installed_packs
 
-    changes = Changes.on(home.current(), home.store)
+    changes = Changes.on(home)
     for record in installed_packs(home, list(updates)):
         values, words = updates[record.name]
         new = record.model_copy(update=dict(values))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mbpm.change.install import known_manifests
@@ -40,14 +39,13 @@ def prepare_removal(
     Raises:
         NotFoundError: one of them is not installed.
         ResolutionError: something that stays needs one of them.
+        IntegrityError: what a profile holds cannot be read, so that nobody knows what it needs.
     """
-    before = home.current()
-    changes = Changes.on(before, home.store)
-    kept = {r.manifest for n in packs for r in _earlier(home, n)} if purge else set()
+    changes = Changes.on(home)
+    before = changes.before
+    known = {r.manifest: r for n in packs for r in _earlier(home, n)} if purge else {}
     for name in packs:
-        if before.pack(name) is not None:
-            continue
-        if not purge or not any(True for _ in _earlier(home, name)):
+        if before.pack(name) is None and name not in {r.name for r in known.values()}:
             raise _unknown(name, "pack", [p.name for p in before.packs], "`mbpm list`")
     for name in bases:
         if before.base(name) is None:
@@ -60,13 +58,20 @@ def prepare_removal(
     for name in dict.fromkeys(bases):
         changes.remove_base(name)
     if autoremove:
-        for node in unneeded(_generation(changes), manifests):
+        for node in unneeded(changes.after(), manifests):
             if node.kind == "pack":
                 changes.remove_pack(node.name, "nothing needs it any more")
             else:
                 changes.remove_base(node.name)
-    prepared = changes.prepared()
-    return replace(prepared, purged=frozenset(kept)) if purge else prepared
+    if not purge:
+        return changes.prepared()
+    changes.purged.update(known)
+    installed = {p.manifest for p in before.packs}
+    for record in known.values():
+        if record.manifest not in installed and changes.frees(record):
+            changes.purge_pack(record)
+    gone = [f"nothing of {n} is left" for n in packs if n not in {p.name for p in changes.planned}]
+    return changes.prepared(satisfied=gone)
 
 
 def unneeded(generation: Generation, manifests: Mapping[str, Manifest]) -> list[Node]:
@@ -127,12 +132,6 @@ def _check_needed(
                     f"{pack.name} {pack.version} requires {what}",
                     hint=f"`mbpm remove {name} {pack.name}` removes both",
                 )
-
-
-def _generation(changes: Changes) -> Generation:
-    """What is installed after the changes so far."""
-    packs, bases = tuple(changes.packs.values()), tuple(changes.bases.values())
-    return changes.before.model_copy(update={"packs": packs, "bases": bases})
 
 
 def suggest_autoremove(state: State) -> None:

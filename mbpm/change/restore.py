@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from mbpm.change.steps import BaseStep, Changes, PackStep, Prepared, base_for, found
+from mbpm.change.bases import base_for
+from mbpm.change.steps import BaseStep, Changes, PackStep, Prepared, found
+from mbpm.history import mark_words
 from mbpm.inventory import whole_base, whole_pack
 from specs.errors import IntegrityError, ResolutionError
 from specs.generation import InstalledBase, InstalledPack
@@ -34,8 +36,8 @@ def prepare_exact(
     Raises:
         ResolutionError: a pack or base is not here any more and cannot be had.
     """
-    before, store = home.current(), home.store
-    changes = Changes.on(before, store)
+    changes = Changes.on(home)
+    before, store = changes.before, home.store
     wanted = {p.name: p for p in packs}
     for name in [n for n in changes.packs if n not in wanted]:
         changes.remove_pack(name)
@@ -47,7 +49,7 @@ def prepare_exact(
             with suppress(IntegrityError):
                 if whole_pack(store, store.manifest(record.manifest)):
                     if old != record:
-                        changes.mark_pack(record, "its marks change")
+                        changes.mark_pack(record, mark_words(old, record))
                     continue
         _put_pack(record, changes, catalogue)
     if bases is not None:
@@ -76,7 +78,11 @@ def _put_base(record: InstalledBase, changes: Changes, catalogue: Supply) -> Non
     with suppress(IntegrityError):
         card = store.card(record.card)
     if card is not None and whole_base(store, card):
-        if changes.before.base(record.name) != record:
+        old = changes.before.base(record.name)
+        if old is not None and old.card == record.card:
+            if old != record:
+                changes.mark_base(record, mark_words(old, record))
+        else:
             changes.put_base(BaseStep(record, card, None))
         return
     for offer in catalogue.bases():

@@ -48,8 +48,8 @@ def carry_out(
     document = {**(more or {}), "plan": plan.model_dump(mode="json"), "changed": False}
     for sentence in prepared.satisfied:
         out.note(sentence)
-    show(plan, out, _places(prepared, home), purge=bool(prepared.purged))
-    if (plan.empty and not prepared.purged) or dry_run:
+    show(plan, out, _places(prepared, home), purge=bool(prepared.purged), marks=dry_run)
+    if plan.empty or dry_run:
         if plan.empty and home.journal.exists() and not dry_run:
             # a killed command got as far as this; what it left is put right all the same
             with writer(home, out, state.command_line):
@@ -58,14 +58,18 @@ def carry_out(
             out.note(idle)
         out.result({**document, "generation": prepared.before.number})
         return prepared.before
-    if any(p.action != "mark" for p in plan.packs) or plan.bases or prepared.purged:
+    if plan.actions - {"mark"}:
         out.confirm("Go ahead?", yes=yes)
     with writer(home, out, state.command_line) as right:
-        generation = apply(
+        did, generation = apply(
             right, prepared, prepare, state.network, out, cause=cause, restores=restores
         )
-    done(plan, out)
-    out.result({**document, "changed": True, "generation": generation.number})
+    if did is not prepared:
+        for sentence in did.satisfied:
+            out.note(sentence)
+    done(did.plan, out)
+    document |= {"plan": did.plan.model_dump(mode="json"), "changed": not did.plan.empty}
+    out.result({**document, "generation": generation.number})
     return generation
 
 

@@ -18,11 +18,14 @@ _DONE = {
     "downgrade": "downgraded",
     "replace": "replaced",
     "remove": "removed",
+    "purge": "purged",
     "repair": "repaired",
 }
 
 
-def show(plan: Plan, out: Output, places: Mapping[str, str], *, purge: bool = False) -> None:
+def show(
+    plan: Plan, out: Output, places: Mapping[str, str], *, purge: bool = False, marks: bool = False
+) -> None:
     """Print what is about to happen, for people.
 
     Args:
@@ -30,9 +33,10 @@ def show(plan: Plan, out: Output, places: Mapping[str, str], *, purge: bool = Fa
         out: Where to.
         places: Name of a pack -> the registry to name beside it.
         purge: Whether what is removed is freed at once.
+        marks: Whether to name packs of which only what is recorded changes.
     """
     for pack in plan.packs:
-        if pack.action == "mark":
+        if pack.action == "mark" and not marks:
             continue
         reason = f" ({pack.reason})" if pack.reason else ""
         place = f" from {places[pack.name]}" if pack.name in places else ""
@@ -52,20 +56,25 @@ def show(plan: Plan, out: Output, places: Mapping[str, str], *, purge: bool = Fa
                 + (f"by {new}" if new else "does not say by whom")
             )
     for base in plan.bases:
-        out.line(f"{base.action:<9}  base {base.name}")
+        if base.action != "mark" or marks:
+            reason = f" ({base.reason})" if base.reason else ""
+            out.line(f"{base.action:<9}  base {base.name}{reason}")
     for kept in plan.kept_back:
-        out.line(f"kept back  {kept.name} {kept.version} ({kept.newest} exists; {kept.reason})")
+        # a pack that only has another name now has no newer version
+        newer = f"{kept.newest} exists; " if kept.newest != kept.version else ""
+        out.line(f"kept back  {kept.name} {kept.version} ({newer}{kept.reason})")
     for left in plan.left_out:
         out.line(f"left out   {left.name} (recommended; {left.reason})")
-    if not plan.bases and all(p.action == "mark" for p in plan.packs):
+    actions = plan.actions - {"mark"}
+    if not actions:
         return
-    actions = [p.action for p in plan.packs] + [b.action for b in plan.bases]
-    if any(action not in ("remove", "mark") for action in actions):
+    brings = bool(actions - {"remove", "purge"})
+    if brings:
         out.line(f"fetch      {size(plan.fetch_bytes)}")
     freed = plan.fetch_bytes - plan.disk_bytes
-    if plan.fetch_bytes or not freed:
+    if plan.fetch_bytes or (brings and not freed):
         out.line(f"disk       takes {size(plan.fetch_bytes)}")
-    if freed:
+    if freed or not brings:
         when = "" if purge else " at the next `mbpm gc`"
         out.line(f"disk       frees {size(freed)}{when}")
     if plan.resident_bytes:
@@ -86,4 +95,7 @@ def done(plan: Plan, out: Output) -> None:
         else:
             out.note(f"{_DONE[pack.action]} {pack.name} {_versions(pack)}")
     for base in plan.bases:
-        out.note(f"{_DONE.get(base.action, base.action)} base {base.name}")
+        if base.action == "mark":
+            out.note(f"base {base.name}: {base.reason}")
+        else:
+            out.note(f"{_DONE[base.action]} base {base.name}")

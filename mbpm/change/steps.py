@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from specs.errors import IntegrityError, ResolutionError
@@ -13,6 +14,7 @@ from specs.manifest import ADAPTER_FILE
 
 if TYPE_CHECKING:
     from mbpm.catalogue import BaseOffer, Candidate
+    from mbpm.home import Home
     from mbpm.store import Store
     from specs.base_card import BaseCard
     from specs.blobs import Blob
@@ -80,7 +82,12 @@ class Prepared:
     satisfied: tuple[str, ...] = ()
     """What was asked for and is there already, a sentence each."""
     purged: frozenset[str] = frozenset()
-    """Manifests and cards whose bytes are freed at once."""
+    """Manifests of packs whose bytes are freed at once."""
+
+    @property
+    def commits(self) -> bool:
+        """Whether it makes a new generation, and does not only free what earlier ones had."""
+        return bool(self.plan.actions - {"purge"})
 
 
 @dataclass
@@ -88,23 +95,38 @@ class Changes:
     """Collects the steps of one change and their lines in the plan."""
 
     before: Generation
-    store: Store
-    packs: dict[str, InstalledPack] = field(default_factory=dict)
-    bases: dict[str, InstalledBase] = field(default_factory=dict)
+    home: Home
+    packs: dict[str, InstalledPack]
+    bases: dict[str, InstalledBase]
     planned: list[PlannedPack] = field(default_factory=list)
     planned_bases: list[PlannedBase] = field(default_factory=list)
     pack_steps: list[PackStep] = field(default_factory=list)
     base_steps: list[BaseStep] = field(default_factory=list)
+    purged: set[str] = field(default_factory=set)
+    """Manifests of packs whose bytes are freed at once."""
+    _counted: set[str] = field(default_factory=set)
+    """Blobs whose bytes are in the plan as freed."""
 
     @classmethod
-    def on(cls, before: Generation, store: Store) -> Changes:
+    def on(cls, home: Home) -> Changes:
         """No change yet: everything stays."""
+        before = home.current()
         return cls(
             before,
-            store,
+            home,
             {p.name: p for p in before.packs},
             {b.name: b for b in before.bases},
         )
+
+    @property
+    def store(self) -> Store:
+        """The bytes."""
+        return self.home.store
+
+    def after(self) -> Generation:
+        """What is installed after the changes so far."""
+        packs, bases = tuple(self.packs.values()), tuple(self.bases.values())
+        return self.before.model_copy(update={"packs": packs, "bases": bases})
 
     def put_pack(self, step: PackStep, *, reason: str = "") -> None:
         """Install, change or repair a pack."""
@@ -135,6 +157,7 @@ class Changes:
         if step.record.name in {s.record.name for s in self.base_steps}:
             return
         old = self.before.base(step.record.name)
+        same = old is not None and old.fingerprint == step.record.fingerprint
         blobs = [f.blob for f in step.card.files]
         missing = sum(b.size for b in blobs if not self._present(b, step.damaged))
         self.bases[step.record.name] = step.record
@@ -142,7 +165,7 @@ class Changes:
         self.planned_bases.append(
             PlannedBase(
                 name=step.record.name,
-                action="repair" if old and old.card == step.record.card else "install",
+                action="repair" if same else "install",
                 fetch_bytes=missing,
                 disk_bytes=missing,
                 memory_bytes=step.card.resident_bytes,
@@ -161,6 +184,29 @@ class Changes:
                 registry=record.registry,
                 auto=record.auto,
                 reason=reason,
+            )
+        )
+
+    def mark_base(self, record: InstalledBase, reason: str) -> None:
+        """Change what is recorded of a base that stays as it is."""
+        self.bases[record.name] = record
+        self.planned_bases.append(PlannedBase(name=record.name, action="mark", reason=reason))
+
+    def frees(self, record: InstalledPack) -> bool:
+        """Whether there is anything of a version that only earlier generations have."""
+        store = self.store
+        there = store.pack_path(record.manifest).is_dir() or store.has_document(record.manifest)
+        return there and record.manifest not in self._needed
+
+    def purge_pack(self, record: InstalledPack) -> None:
+        """Free a version that only earlier generations have."""
+        self.planned.append(
+            PlannedPack(
+                name=record.name,
+                action="purge",
+                old=record.version,
+                new=None,
+                disk_bytes=-self._freed(pack_blobs(record, self.store)),
             )
         )
 
@@ -193,6 +239,7 @@ class Changes:
             tuple(self.pack_steps),
             tuple(self.base_steps),
             tuple(satisfied),
+            frozenset(self.purged),
         )
 
     def _present(self, blob: Blob, damaged: frozenset[str]) -> bool:
@@ -200,8 +247,9 @@ class Changes:
 
     def _with_freed(self, planned: PlannedPack) -> PlannedPack:
         old = self.before.pack(planned.name)
-        if planned.action == "mark" or old is None or old == self.packs.get(planned.name):
+        if planned.action in ("mark", "purge") or old in (None, self.packs.get(planned.name)):
             return planned
+        assert old is not None
         freed = self._freed(pack_blobs(old, self.store))
         return planned.model_copy(update={"disk_bytes": planned.disk_bytes - freed})
 
@@ -213,17 +261,22 @@ class Changes:
         return planned.model_copy(update={"disk_bytes": planned.disk_bytes - freed})
 
     def _freed(self, blobs: Mapping[str, int]) -> int:
-        """Bytes of blobs that nothing of the new state needs."""
-        needed: set[str] = set()
+        """Bytes of blobs that nothing of the new state needs, each counted once."""
+        free = {d: size for d, size in blobs.items() if d not in self._needed | self._counted}
+        self._counted |= free.keys()
+        return sum(free.values())
+
+    @cached_property
+    def _needed(self) -> set[str]:
+        """Blobs of the new state, and of what keeps them in spite of it."""
+        from mbpm.garbage import keeping
+
+        needed = keeping(self.home, self.after(), self.purged)
         for step in self.pack_steps:
             needed |= {b.sha256 for b in step.manifest.blobs}
         for base in self.base_steps:
             needed |= {f.blob.sha256 for f in base.card.files}
-        for pack in self.packs.values():
-            needed |= pack_blobs(pack, self.store).keys()
-        for record in self.bases.values():
-            needed |= base_blobs(record, self.store).keys()
-        return sum(size for digest, size in blobs.items() if digest not in needed)
+        return needed
 
     def _resident(self) -> int:
         """Memory once installed: the largest base, and every pack's adapter."""
@@ -268,80 +321,6 @@ def base_blobs(base: InstalledBase, store: Store) -> dict[str, int]:
         return {f.blob.sha256: f.blob.size for f in store.card(base.card).files}
     except IntegrityError:
         return {}
-
-
-def base_for(
-    manifest: Manifest, changes: Changes, offers: Callable[[], Sequence[BaseOffer]]
-) -> BaseCard:
-    """The card of a pack's base, installing it where it is missing.
-
-    Raises:
-        IntegrityError: nobody offers a base with that fingerprint.
-        ResolutionError: as `base_step`.
-    """
-    fingerprint = manifest.base.fingerprint
-    for step in changes.base_steps:
-        if step.card.fingerprint == fingerprint:
-            return step.card
-    for record in changes.bases.values():
-        if record.fingerprint == fingerprint:
-            # a lost card is as good as a base that is not installed: it comes from a registry
-            with suppress(IntegrityError):
-                return changes.store.card(record.card)
-    for offer in offers():
-        if offer.card.fingerprint == fingerprint:
-            if (needed := base_step(offer, changes, auto=True)) is not None:
-                changes.put_base(needed)
-            return offer.card
-    raise IntegrityError(
-        f"{manifest.name} {manifest.version} was made for base {manifest.base.name} "
-        f"({fingerprint[:12]}), which no registry offers",
-        hint="`mbpm base list` shows the bases there are",
-    )
-
-
-def base_step(offer: BaseOffer, changes: Changes, *, auto: bool) -> BaseStep | None:
-    """What installing a base takes; None where it is installed and whole.
-
-    Raises:
-        ResolutionError: another base of this name is installed, and packs that stay need it.
-    """
-    from mbpm.inventory import whole_base
-
-    card = offer.card
-    record = changes.before.base(card.name)
-    if record is not None and record.fingerprint != card.fingerprint:
-        users = [p.name for p in changes.packs.values() if p.base == card.name]
-        users = [u for u in users if (old := changes.before.pack(u)) and old == changes.packs[u]]
-        if users:
-            raise ResolutionError(
-                f"another base called {card.name} is installed, and {', '.join(users)} needs it",
-                hint=f"`mbpm remove {' '.join(users)}` first",
-            )
-    digest = card.digest()
-    if record is not None and record.card == digest and whole_base(changes.store, card):
-        return None
-    new = InstalledBase(
-        name=card.name,
-        fingerprint=card.fingerprint,
-        card=digest,
-        registry=offer.label,
-        auto=auto if record is None else record.auto and auto,
-    )
-    return BaseStep(new, card, offer)
-
-
-def source_of(
-    record: InstalledPack, manifest: Manifest, store: Store, catalogue: Supply
-) -> Candidate | None:
-    """Where the bytes of a known pack come from; None where the store has all of them.
-
-    Raises:
-        ResolutionError: they are not all here, and nobody has them any more.
-    """
-    if all(store.has(b) for b in manifest.blobs):
-        return None
-    return found(record, catalogue)
 
 
 def found(record: InstalledPack, catalogue: Supply) -> Candidate:

@@ -119,3 +119,28 @@ def test_recommended_and_impossible_is_left_out(cli: Cli, registry: Path, publis
     result = cli.ok("install", "top", "--registry", registry, "--yes")
     assert "left out   nothere (recommended; " in result.out
     assert cli.installed() == {"top": "1.0.0"}
+
+
+def test_dry_run_names_the_marks(chain: Cli) -> None:
+    result = chain.ok("hold", "top", "--dry-run")
+    assert result.out == "mark       top 1.0.0 (held)\n"
+    assert marks(chain, "held") == set()
+
+
+def test_undo_says_which_marks_change(chain: Cli) -> None:
+    chain.ok("pin", "top@1")
+    assert "mark       top 1.0.0 (no longer pinned)" in chain.ok("undo", "--dry-run").out
+    assert "top 1.0.0: no longer pinned" in chain.ok("undo").err
+
+
+def test_base_that_is_asked_for_stays(chain: Cli, registry: Path) -> None:
+    result = chain.ok("base", "install", "tiny", "--registry", registry)
+    assert "base tiny: wanted itself" in result.err
+    assert "base tiny: wanted itself" in chain.ok("history").out
+    chain.ok("remove", "top", "--yes")
+    chain.ok("autoremove", "--yes")
+    assert chain.bases() == ["tiny"]
+    chain.ok("undo", "--yes")
+    chain.ok("undo", "--yes")
+    result = chain.ok("undo")
+    assert "base tiny: there for others only" in result.err

@@ -93,3 +93,11 @@ def test_what_stands_in_for_a_required_name_stays(
     cli.ok("install", "other", "--registry", registry, "--yes")
     cli.ok("remove", "words", "--yes")
     assert cli.installed().keys() == {"alpha", "other"}
+
+
+def test_what_another_profile_has_is_not_freed(two: Cli, registry: Path) -> None:
+    two.ok("--profile", "other", "install", "alpha", "--registry", registry, "--yes")
+    plan = two.ok("remove", "beta", "alpha", "-s", "--json").json["plan"]
+    freed = {p["name"]: -p["disk_bytes"] for p in plan["packs"]}
+    assert freed["alpha"] == 0
+    assert freed["beta"] > 0

@@ -13,6 +13,7 @@ from mbpm.output import Output
 from mbpm.registries import origins
 from mbpm.transaction import writer
 from registry_index.publish import publish_base
+from registry_index.tree import Registry
 from specs.blobs import CHUNK_BYTES
 from tests.support.cli import Cli
 from tests.support.packs import tiny_base
@@ -179,3 +180,14 @@ def test_hint_names_the_profile_that_is_damaged(cli: Cli, alpha: Path, registry:
     assert "`mbpm --profile other repair`" in result.err
     cli.ok("--profile", "other", "repair", "--yes")
     cli.ok("gc")
+
+
+def test_base_that_its_registry_describes_otherwise_now(cli: Cli, registry: Path) -> None:
+    cli.ok("base", "install", "tiny", "--registry", registry, "--yes")
+    card = Registry(registry).base("tiny")
+    publish_base(card.model_copy(update={"description": "In other words"}), registry)
+    home = Home(cli.home)
+    overwrite(home.base_dir(home.current().bases[0]) / "weights.gguf", 0, b"!")
+    cli.ok("repair", "--registry", registry, "--yes")
+    cli.ok("verify")
+    assert "every byte is right" in cli.ok("repair", "--registry", registry).err

@@ -188,3 +188,14 @@ def test_a_publisher_that_changes_is_said(cli: Cli, registry: Path, tmp_path: Pa
     cli.ok("undo", "--yes")
     result = cli.ok("upgrade", "--dry-run")
     assert "alpha 1.0.0 was published by Ada, and 1.1.0 by Mallory" in result.err
+
+
+def test_what_replaces_a_wanted_pack_is_wanted(cli: Cli, registry: Path, publish: Publish) -> None:
+    publish("old")
+    cli.ok("install", "old", "--registry", registry, "--yes")
+    publish("new", replaces={"old": "*"})
+    kept = cli.ok("upgrade", "--dry-run").out
+    assert "kept back  old 1.0.0 (its replacement `new`" in kept
+    cli.ok("full-upgrade", "--yes")
+    assert "everything installed is wanted or needed" in cli.ok("autoremove").err
+    assert cli.installed() == {"new": "1.0.0"}
