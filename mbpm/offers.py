@@ -15,7 +15,7 @@ from specs.blobs import FileSource
 from specs.described import Described, Relations
 from specs.errors import IntegrityError
 from specs.index_line import IndexLine
-from specs.versions import Version
+from specs.versions import Version, version
 
 if TYPE_CHECKING:
     from mbpm.fetch import AnySource
@@ -57,7 +57,7 @@ class Candidate:
     @cached_property
     def version(self) -> Version:
         """The version, comparable."""
-        return Version(self.line.version)
+        return version(self.line.version)
 
     def manifest(self) -> Manifest:
         """The manifest; raises IntegrityError where it is not what the line says."""

@@ -40,7 +40,7 @@ class Relations(Contract):
     recommends: Named = {}
     conflicts: Named = {}
     provides: Annotated[tuple[Name, ...], Field(max_length=MAX_RELATIONS)] = ()
-    replaces: Named = {}
+    replaces: Named = Field(default_factory=dict)
     """Packs that this one takes the place of: it provides their names and conflicts with them."""
 
     _late: ClassVar[tuple[str, ...]] = ("notes", "replaces")

@@ -81,6 +81,10 @@ class Version:
         return hash(self.precedence)
 
 
+version = lru_cache(maxsize=16384)(Version)
+"""Versions made once: thousands of index lines say the same few."""
+
+
 @dataclass(frozen=True)
 class _Comparator:
     """A half-open interval of versions; `pre_base` is the release whose pre-releases it admits."""
@@ -203,9 +207,8 @@ class Requirement:
         return self.text
 
 
-@lru_cache(maxsize=16384)
 def _check_version(text: str) -> str:
-    return Version(text).text
+    return version(text).text
 
 
 @lru_cache(maxsize=16384)

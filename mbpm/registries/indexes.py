@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
+from mbpm.fetch import limits
 from registry_index.tree import INDEX_DIR, index_path, parse_index, split_lines
 from specs.errors import IntegrityError, MbpmError, NetworkError, NotFoundError
 from specs.index_line import IndexLine
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mbpm.fetch.network import Document, Network
     from mbpm.registries.cache import Cache
 
-WORKERS = 8
 MAX_AHEAD = 1000
 """Index files fetched before anybody asked for them, at most."""
 MAX_WAVES = 12
@@ -28,6 +28,10 @@ NEWEST = 3
 """Versions whose requirements are looked at for that."""
 BARE_SECONDS = 600.0
 """How long an index file of a registry without summary is believed not to have changed."""
+
+
+Read = dict[str, tuple[str, Sequence[IndexLine]]]
+"""Name -> digest and lines of an index file."""
 
 
 class _Ref(NamedTuple):
@@ -40,7 +44,12 @@ class Indexes:
     """The index files of one registry."""
 
     def __init__(
-        self, cache: Cache, network: Network, address: str, again: Callable[[], None]
+        self,
+        cache: Cache,
+        network: Network,
+        address: str,
+        again: Callable[[], None],
+        read: Read,
     ) -> None:
         """
         Args:
@@ -48,24 +57,43 @@ class Indexes:
             network: The way there.
             address: The registry.
             again: Refreshes the summary now.
+            read: Index files that this command has read before.
         """
         self._cache = cache
         self._network = network
         self._address = address
         self._again = again
+        self._read = read
 
     def lines(self, name: str) -> Sequence[IndexLine]:
         """See `Source.lines`."""
         if self._cache.meta("root") is None:
             return self._bare(name)
         ref = self._ref(name)
+        if (known := self._known(ref)) is not None:
+            return known
+        self._insist(name)
+        if self._read:
+            # who looks at a second pack is choosing versions, and will want what this one requires
+            self.prefetch([name])
+            if (known := self._known(ref)) is not None:
+                return known
+        raw = self._fetched(ref)
+        self._keep(ref, raw)
+        return self._parsed(ref, raw)
+
+    def _known(self, ref: _Ref) -> Sequence[IndexLine] | None:
+        """The lines of an index file that is here."""
+        digest, lines = self._read.get(ref.name, ("", ()))
+        if digest == ref.digest:
+            return lines
         raw = self._here(ref)
-        if raw is None:
-            self._insist(name)
-            self._keep(ref, self._fetched(ref))
-            raw = self._here(ref := self._ref(name))
-            assert raw is not None
-        return parse_checked(raw, name, self._url(name))
+        return None if raw is None else self._parsed(ref, raw)
+
+    def _parsed(self, ref: _Ref, raw: bytes) -> Sequence[IndexLine]:
+        lines = parse_checked(raw, ref.name, self._url(ref.name))
+        self._read[ref.name] = (hashlib.sha256(raw).hexdigest(), lines)
+        return lines
 
     def _url(self, name: str) -> str:
         return f"{self._address}/{INDEX_DIR}/{index_path(name).as_posix()}"
@@ -163,20 +191,20 @@ class Indexes:
                 return
             seen.update(wave)
             refs = self._refs(wave)
-            here = {r: self._here(r) for r in refs}
-            missing = [r for r in refs if here[r] is None]
-            if len(missing) > 1:
-                with ThreadPoolExecutor(WORKERS) as pool:
-                    here |= dict(zip(missing, pool.map(self._try, missing), strict=True))
-            elif missing:
-                here[missing[0]] = self._try(missing[0])
-            wave = []
-            for ref, raw in here.items():
+            here = {ref: self._known(ref) for ref in refs}
+            missing = [ref for ref in refs if here[ref] is None]
+            for ref, raw in zip(missing, self._tried(missing), strict=True):
                 if raw is not None:
-                    if ref in missing:
-                        self._keep(ref, raw)
-                    lines = parse_checked(raw, ref.name, self._url(ref.name))
-                    wave += [n for line in lines[-NEWEST:] for n in line.requires]
+                    self._keep(ref, raw)
+                    here[ref] = self._parsed(ref, raw)
+            lines = [line for known in here.values() for line in (known or ())[-NEWEST:]]
+            wave = [name for line in lines for name in line.requires]
+
+    def _tried(self, refs: Sequence[_Ref]) -> list[bytes | None]:
+        if len(refs) < 2:
+            return [self._try(ref) for ref in refs]
+        with ThreadPoolExecutor(limits.CONNECTIONS) as pool:
+            return list(pool.map(self._try, refs))
 
     def _try(self, ref: _Ref) -> bytes | None:
         try:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mbpm.fetch import limits
 from mbpm.registries.searching import searched
 from registry_index.summary import Page, parse_page
 from registry_index.tree import CONFIG_FILE
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 MAX_SUMMARY_BYTES = 1 << 30
 MAX_CARD_BYTES = 64 * 1024 * 1024
 """Of all base cards of one registry together."""
-WORKERS = 8
 BATCH = 64
 """Pages that are in memory at once."""
 TELL_BYTES = 2_000_000
@@ -205,7 +205,7 @@ class Refresher:
     ) -> Iterator[tuple[str, bytes]]:
         if len(items) == 1:
             return iter([work(items[0])])
-        with ThreadPoolExecutor(WORKERS) as pool:
+        with ThreadPoolExecutor(limits.CONNECTIONS) as pool:
             return iter(list(pool.map(work, items)))
 
     def _cards(self, root: SummaryRoot) -> None:

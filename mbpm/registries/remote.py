@@ -67,6 +67,7 @@ class RemoteRegistry:
         self._network = network
         self._warn, self._note = warn, note
         self._cache: Cache | None = None
+        self._read: indexes.Read = {}
         self._current = False
         """Whether this command knows already how fresh the cache is."""
 
@@ -162,7 +163,7 @@ class RemoteRegistry:
             self._asked(lambda cache: self._indexes(cache).prefetch(names))
 
     def _indexes(self, cache: Cache) -> indexes.Indexes:
-        return indexes.Indexes(cache, self._network, self.label, self._again)
+        return indexes.Indexes(cache, self._network, self.label, self._again, self._read)
 
     def _again(self) -> None:
         """Refresh once more, because an index file is newer than the summary."""
