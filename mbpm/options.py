@@ -7,6 +7,38 @@ from typing import Annotated
 
 import typer
 
+
+def complete_installed(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of installed packs, for the shell's completion."""
+    from mbpm.registries.completion import installed
+
+    return installed(ctx.obj.home, incomplete)
+
+
+def complete_known(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of packs that registries were seen to offer, and folders and files where those begin
+    so."""
+    import glob
+
+    from mbpm.registries.completion import available
+
+    begun = glob.escape(incomplete) + ("*" if "/" in incomplete else "*.mb*")
+    paths = glob.glob(begun)  # noqa: PTH207 - a `Path` would drop the `./` that was typed
+    return available(ctx.obj.home, incomplete) + sorted(paths)
+
+
+InstalledNames = Annotated[
+    list[str],
+    typer.Argument(metavar="NAME", help="Installed packs", autocompletion=complete_installed),
+]
+AllOrNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Installed packs; all of them if none is named",
+        autocompletion=complete_installed,
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", "-s", help="Show what would happen and change nothing")

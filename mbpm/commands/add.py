@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm.options import DryRun, ProjectFolder, Yes
+from mbpm.options import DryRun, ProjectFolder, Yes, complete_known
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ def command(
     ctx: typer.Context,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="NAME", help="NAME or NAME@REQUIREMENT (such as `medical@~0.1`)"),
+        typer.Argument(
+            metavar="NAME",
+            help="NAME or NAME@REQUIREMENT (such as `medical@~0.1`)",
+            autocompletion=complete_known,
+        ),
     ],
     registry: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mbpm.options import DryRun, NoRecommends, Prereleases, Registries
+from mbpm.options import DryRun, NoRecommends, Prereleases, Registries, complete_known
 from mbpm.state import State
 from specs.errors import NotFoundError, UsageError
 
@@ -24,6 +24,7 @@ def command(
             metavar="TARGET",
             help="NAME, NAME@REQUIREMENT, a pack FOLDER or a FILE.mbpack; everything that is "
             "installed if none is named",
+            autocompletion=complete_known,
         ),
     ] = None,
     output: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm.options import Registries
+from mbpm.options import Registries, complete_known
 from mbpm.state import State
 from specs.errors import NotFoundError, UsageError
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 def command(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A pack, installed or in a registry")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A pack, installed or in a registry", autocompletion=complete_known),
+    ],
     since: Annotated[
         str | None, typer.Option("--since", metavar="VERSION", help="Only what came after VERSION")
     ] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm.options import DryRun, NoRecommends, Prereleases, Registries
+from mbpm.options import DryRun, NoRecommends, Prereleases, Registries, complete_known
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ def command(
     ctx: typer.Context,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET", help="NAME or NAME@REQUIREMENT (such as `medical@1.2`)"),
+        typer.Argument(
+            metavar="TARGET",
+            help="NAME or NAME@REQUIREMENT (such as `medical@1.2`)",
+            autocompletion=complete_known,
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where the archives go")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mbpm.options import complete_installed
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def command(
-    ctx: typer.Context, name: Annotated[str, typer.Argument(help="An installed pack or base")]
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(help="An installed pack or base", autocompletion=complete_installed)
+    ],
 ) -> None:
     """List the files of an installed pack or base, with size, digest and place; as `dpkg -L`.
 

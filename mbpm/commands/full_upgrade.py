@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from mbpm.commands.upgrade import Names, upgrade
-from mbpm.options import DryRun, NoRecommends, Prereleases, Registries, Yes
+from mbpm.commands.upgrade import upgrade
+from mbpm.options import AllOrNames, DryRun, NoRecommends, Prereleases, Registries, Yes
 
 
 def command(
     ctx: typer.Context,
-    names: Names = None,
+    names: AllOrNames = None,
     registry: Registries = None,
     yes: Yes = False,
     dry_run: DryRun = False,

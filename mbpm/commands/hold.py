@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from mbpm.options import DryRun
+from mbpm.options import DryRun, InstalledNames
 
 
 def command(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Installed packs")],
+    names: InstalledNames,
     dry_run: DryRun = False,
 ) -> None:
     """Keep packs at the very version they have, until `mbpm unhold`.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm.options import DryRun, NoRecommends, Prereleases, Registries, Yes
+from mbpm.options import DryRun, NoRecommends, Prereleases, Registries, Yes, complete_known
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ def command(
             metavar="TARGET",
             help="NAME, NAME@REQUIREMENT (such as `medical@1.2`), a pack FOLDER, a FILE.mbpack, or "
             "a FILE.mbundle and, if not everything in it is wanted, names of packs",
+            autocompletion=complete_known,
         ),
     ],
     registry: Registries = None,
@@ -48,24 +51,34 @@ def command(
     $ mbpm install packs.mbundle --offline
     """
     from mbpm.change import carry_out
-    from mbpm.change.install import Goal, parse_target, prepare
+    from mbpm.change.install import Goal, parse_target, prepare, reached
 
     state: State = ctx.obj
     goal = Goal(recommends=not no_recommends, prereleases=pre, reinstall=reinstall)
-    catalogue: Offers
+    catalogue: Callable[[], Offers]
     unknown: tuple[str, ...] = ()
     if any(text.endswith(".mbundle") for text in targets):
         from mbpm.bundles import open_targets
 
         opened = open_targets(state.home, targets, registry or ())
-        catalogue, unknown = opened.catalogue, opened.unknown
+        catalogue, unknown = (lambda: opened.catalogue), opened.unknown
         goal = replace(
-            goal, requests=opened.requests, bases=opened.bases, locked=catalogue.locked()
+            goal, requests=opened.requests, bases=opened.bases, locked=opened.catalogue.locked()
         )
     else:
         goal = replace(goal, requests=tuple(parse_target(text) for text in targets))
-        catalogue = state.catalogue(registry)
-    carry_out(state, lambda: prepare(state.home, goal, catalogue), yes=yes, dry_run=dry_run)
+        catalogue = cache(lambda: state.catalogue(registry))
+        if registry:
+            # one that does not exist is an error, whatever is installed
+            catalogue()
+    home = state.home
+    carry_out(
+        state,
+        # where all of it is there, no registry is opened
+        lambda: reached(home, goal) or prepare(home, goal, catalogue()),
+        yes=yes,
+        dry_run=dry_run,
+    )
     for address in unknown:
         state.out.note(
             f"upgrades come from {address} once it is configured: "

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from mbpm.options import DryRun
+from mbpm.options import DryRun, InstalledNames
 from specs.errors import UsageError
 
 
 def command(
     ctx: typer.Context,
     mark: Annotated[str, typer.Argument(metavar="MARK", help="`manual` or `auto`")],
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Installed packs")],
+    names: InstalledNames,
     dry_run: DryRun = False,
 ) -> None:
     """Mark packs as wanted themselves (`manual`) or as there for others only (`auto`).

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mbpm.options import Prereleases, Registries
+from mbpm.options import AllOrNames, Prereleases, Registries
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -18,10 +18,7 @@ UPGRADES_EXIST = 10
 
 def command(
     ctx: typer.Context,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="NAME", help="Installed packs; all of them if none is named"),
-    ] = None,
+    names: AllOrNames = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with exit code 10 if upgrades exist")
     ] = False,

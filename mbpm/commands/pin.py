@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mbpm.options import DryRun
+from mbpm.options import DryRun, complete_installed
 from specs.errors import UsageError
 
 
@@ -14,7 +14,11 @@ def command(
     ctx: typer.Context,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="NAME@REQUIREMENT", help="Such as `medical@~1.2` or `legal@<3`"),
+        typer.Argument(
+            metavar="NAME@REQUIREMENT",
+            help="Such as `medical@~1.2` or `legal@<3`",
+            autocompletion=complete_installed,
+        ),
     ],
     dry_run: DryRun = False,
 ) -> None:

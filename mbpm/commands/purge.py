@@ -6,14 +6,19 @@ from typing import Annotated
 
 import typer
 
-from mbpm.options import DryRun, Yes
+from mbpm.options import DryRun, Yes, complete_installed
 from mbpm.state import State
 
 
 def command(
     ctx: typer.Context,
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="Packs, installed now or earlier")
+        list[str],
+        typer.Argument(
+            metavar="NAME",
+            help="Packs, installed now or earlier",
+            autocompletion=complete_installed,
+        ),
     ],
     yes: Yes = False,
     dry_run: DryRun = False,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from mbpm.options import DryRun, Registries, Yes
+from mbpm.options import DryRun, InstalledNames, Registries, Yes
 
 
 def command(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Installed packs")],
+    names: InstalledNames,
     registry: Registries = None,
     yes: Yes = False,
     dry_run: DryRun = False,

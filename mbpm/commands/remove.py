@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from mbpm.options import DryRun, Yes
+from mbpm.options import DryRun, InstalledNames, Yes
 from mbpm.state import State
 
 
 def command(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Installed packs")],
+    names: InstalledNames,
     autoremove: Annotated[
         bool, typer.Option("--autoremove", help="Also remove what nothing needs afterwards")
     ] = False,

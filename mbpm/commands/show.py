@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm.options import Registries
+from mbpm.options import Registries, complete_known
 from mbpm.state import State
 from specs.errors import AuthError, NetworkError, NotFoundError
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 def command(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A pack, installed or in the registry")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A pack, installed or in the registry", autocompletion=complete_known),
+    ],
     registry: Registries = None,
 ) -> None:
     """Show what a pack is for, how well it does, what it is made of and its versions.

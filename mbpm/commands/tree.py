@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from mbpm.options import complete_installed
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ def command(
     ctx: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(help="A pack or base; everything installed if left out"),
+        typer.Argument(
+            help="A pack or base; everything installed if left out",
+            autocompletion=complete_installed,
+        ),
     ] = None,
     depth: Annotated[
         int | None, typer.Option("--depth", min=0, metavar="N", help="Go only N levels down")

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from mbpm.options import DryRun
+from mbpm.options import DryRun, complete_installed
 
 
 def command(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Held packs")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME", help="Held packs", autocompletion=complete_installed),
+    ],
     dry_run: DryRun = False,
 ) -> None:
     """Let held packs be upgraded again."""

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import typer
 
-from mbpm.options import DryRun, NoRecommends, Prereleases, Registries, Yes
+from mbpm.options import AllOrNames, DryRun, NoRecommends, Prereleases, Registries, Yes
 from mbpm.state import State
-
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="NAME", help="Installed packs; all of them if none is named"),
-]
 
 
 def command(
     ctx: typer.Context,
-    names: Names = None,
+    names: AllOrNames = None,
     registry: Registries = None,
     yes: Yes = False,
     dry_run: DryRun = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mbpm.options import AllOrNames
 from mbpm.state import State
 from specs.errors import IntegrityError
 
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 def command(
     ctx: typer.Context,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Installed packs; all if none")
-    ] = None,
+    names: AllOrNames = None,
     deep: Annotated[
         bool,
         typer.Option("--deep", help="Load the base too, and replay the answers packs recorded"),

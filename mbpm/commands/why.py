@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from mbpm.options import complete_installed
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -20,7 +21,13 @@ class _Row(NamedTuple):
 
 def command(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="An installed pack or base, or a name it provides")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="An installed pack or base, or a name it provides",
+            autocompletion=complete_installed,
+        ),
+    ],
 ) -> None:
     """Show why a pack or base is installed: what needs it, and what needs that, up to the packs
     that were asked for.

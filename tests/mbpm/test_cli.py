@@ -169,15 +169,36 @@ def test_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_shell_completion_knows_the_commands(tmp_path: Path) -> None:
+def completed(words: str, home: Path, folder: Path | None = None) -> list[str]:
+    """What bash is offered for the last of these words."""
     environ = {
         **os.environ,
+        "MBPM_HOME": str(home),
         "_MBPM_COMPLETE": "complete_bash",
-        "COMP_WORDS": "mbpm in",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
     }
-    done = subprocess.run(MBPM, env=environ, capture_output=True, text=True)
-    assert done.stdout.split() == ["install", "init", "info"]
+    done = subprocess.run(MBPM, env=environ, capture_output=True, text=True, cwd=folder)
+    return done.stdout.split()
+
+
+def test_shell_completion_knows_the_commands(tmp_path: Path) -> None:
+    assert completed("mbpm in", tmp_path) == ["install", "init", "info"]
+
+
+def test_shell_completion_knows_packs(cli: Cli, registry: Path, publish, tmp_path: Path) -> None:
+    publish("alpha")
+    publish("alpine")
+    cli.ok("registry", "add", "team", registry)
+    cli.ok("install", "alpha", "--yes")
+    assert completed("mbpm remove al", cli.home) == ["alpha"]
+    assert completed("mbpm install al", cli.home) == ["alpha", "alpine"]
+    assert completed("mbpm mark auto al", cli.home) == ["alpha"]
+    (tmp_path / "alder.mbpack").touch()
+    (tmp_path / "alder").mkdir()
+    assert completed("mbpm install al", cli.home, tmp_path) == ["alpha", "alpine", "alder.mbpack"]
+    offered = completed("mbpm install ./ald", cli.home, tmp_path)
+    assert offered == ["./alder", "./alder.mbpack"]
 
 
 @pytest.mark.parametrize("words", [["--version"], ["list"], ["search"], ["show", "alpha"]])
