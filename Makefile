@@ -19,7 +19,7 @@ QUESTION := What does 'bradycardia' mean?
 TEST_ENV := OMP_NUM_THREADS=1 MBPM_TEST_HOME=$(TEST_HOME)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow torture lint format schemas pack-medical clean
+.PHONY: help reference demo test test-slow torture lint format schemas pack-medical clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{t=$$2; $$1=$$2=""; printf "  make %-14s%s\n", t, $$0}'
@@ -77,6 +77,9 @@ format: $(VENV)/.installed-dev  ## Rewrite the source in the house style
 
 schemas: $(VENV)/.installed  ## Write the JSON Schemas again from the models
 	@$(BIN)/python -m specs.schemas
+
+reference: $(VENV)/.installed  ## Write docs/commands.md again from the commands' help
+	@$(BIN)/python -m mbpm.reference
 
 pack-medical: $(TEST_HOME)/.smollm2-135m  ## Train the bundled medical pack again
 	@$(MBPM) --home $(TEST_HOME) train --recipe medical --output $(MEDICAL)
