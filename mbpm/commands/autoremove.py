@@ -12,6 +12,8 @@ def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> No
     """Remove packs and bases that came only because others needed them, and nothing needs now.
 
     `mbpm mark manual NAME` keeps one.
+
+    $ mbpm autoremove --dry-run
     """
     from mbpm.change import carry_out
     from mbpm.change.removal import prepare_removal

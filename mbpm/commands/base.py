@@ -17,7 +17,10 @@ app = typer.Typer(
 
 @app.command("list")
 def list_bases(ctx: typer.Context, registry: Registries = None) -> None:
-    """List the bases there are and which are installed."""
+    """List the bases there are and which are installed.
+
+    $ mbpm base list
+    """
     from mbpm.output import size
 
     state: State = ctx.obj
@@ -68,7 +71,10 @@ def install_base(
         bool, typer.Option("--reinstall", help="Check installed files and fetch what is damaged")
     ] = False,
 ) -> None:
-    """Install a base. A download that was cut goes on where it stopped."""
+    """Install a base. A download that was cut goes on where it stopped.
+
+    $ mbpm base install qwen2.5-0.5b
+    """
     from mbpm.change import carry_out
     from mbpm.change.install import prepare_base
 
@@ -89,7 +95,10 @@ def remove_base(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Remove a base. Refused while an installed pack needs it."""
+    """Remove a base. Refused while an installed pack needs it.
+
+    $ mbpm base remove qwen2.5-0.5b
+    """
     from mbpm.change import carry_out
     from mbpm.change.removal import prepare_removal
 
@@ -104,7 +113,10 @@ def verify_base(
         list[str] | None, typer.Argument(metavar="NAME", help="Installed bases; all if none")
     ] = None,
 ) -> None:
-    """Check every byte of installed bases."""
+    """Check every byte of installed bases.
+
+    $ mbpm base verify
+    """
     from mbpm.commands.verify import report
     from mbpm.verify import check_base, installed_bases
 

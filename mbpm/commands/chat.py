@@ -51,6 +51,9 @@ def command(
 
     On a terminal: a line with history; Ctrl-C stops an answer, Ctrl-D or /exit leaves, /help tells
     the rest. Otherwise every line of standard input is answered in turn.
+
+    $ mbpm chat
+    $ mbpm chat --pack none
     """
     state: State = ctx.obj
     out = state.out

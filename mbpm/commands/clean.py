@@ -13,6 +13,8 @@ def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> No
 
     Nothing that is installed is touched. What another process is fetching right now stays.
     `mbpm gc` frees what was installed once.
+
+    $ mbpm clean --dry-run
     """
     from mbpm.commands.gc import rows, show
     from mbpm.garbage import cached, free, interrupted

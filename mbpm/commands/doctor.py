@@ -19,6 +19,8 @@ def command(
     is wrong.
 
     The bytes themselves are checked by `mbpm verify`.
+
+    $ mbpm doctor
     """
     from mbpm.diagnosis import diagnose
 

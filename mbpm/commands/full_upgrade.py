@@ -20,6 +20,9 @@ def command(
     """Upgrade packs as `mbpm upgrade` does, and remove installed packs that are in the way.
 
     This is what a renamed pack needs: the new one takes the place of the old one.
+
+    $ mbpm full-upgrade
+    $ mbpm full-upgrade law --dry-run
     """
     upgrade(
         ctx.obj,

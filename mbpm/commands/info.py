@@ -11,6 +11,8 @@ def command(ctx: typer.Context) -> None:
     """Show home, versions, processor, what is installed and the disk it takes.
 
     Nothing is checked: that is what `mbpm doctor` does.
+
+    $ mbpm info --json
     """
     from mbpm import facts
     from mbpm.output import size

@@ -68,9 +68,6 @@ def command(
     else:
         goal = replace(goal, requests=tuple(parse_target(text) for text in targets))
         catalogue = cache(lambda: state.catalogue(registry))
-        if registry:
-            # one that does not exist is an error, whatever is installed
-            catalogue()
     home = state.home
     carry_out(
         state,

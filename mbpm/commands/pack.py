@@ -27,7 +27,10 @@ def command(
         typer.Option(metavar="DIRECTORY", help="A registry that knows the pack's base"),
     ] = None,
 ) -> None:
-    """Check a pack folder and make NAME-VERSION.mbpack of it."""
+    """Check a pack folder and make NAME-VERSION.mbpack of it.
+
+    $ mbpm pack legal-pack --output dist
+    """
     from registry_index.archive import archive_name, write_archive
     from registry_index.contents import find_card, prove_attach
     from registry_index.packing import build_manifest

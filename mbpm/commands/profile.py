@@ -23,7 +23,10 @@ app = typer.Typer(
 
 @app.command("list")
 def list_profiles(ctx: typer.Context) -> None:
-    """List the profiles of this home and what they hold."""
+    """List the profiles of this home and what they hold.
+
+    $ mbpm profile list
+    """
     from mbpm.output import size
 
     state: State = ctx.obj

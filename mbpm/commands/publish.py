@@ -39,6 +39,9 @@ def command(
 
     Refused are a pack that does not attach to its base, a version that is published already and,
     unless `--force` is given, a pack whose evals show no gain on its own domain.
+
+    $ mbpm publish legal-pack --registry ~/packs --dry-run
+    $ mbpm publish legal-pack --registry ~/packs
     """
     from registry_index.packing import build_manifest
     from registry_index.publish import check_release, publish

@@ -26,6 +26,8 @@ def command(
     """Remove packs and free their disk at once, older versions included.
 
     `mbpm undo` has to fetch them again. What another profile has installed stays there.
+
+    $ mbpm purge legal
     """
     from mbpm.change import carry_out
     from mbpm.change.removal import prepare_removal, suggest_autoremove

@@ -12,5 +12,7 @@ def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> No
     """Make the change again that `mbpm undo` took back last.
 
     After any other change there is nothing to make again.
+
+    $ mbpm redo
     """
     step(ctx.obj, "redo", yes=yes, dry_run=dry_run)

@@ -64,6 +64,9 @@ def add(
 
     A name that a pack was once taken under stays with the registry it came from, whatever others
     offer. Adding a registry again under the same name changes its priority, mirrors or token.
+
+    $ mbpm registry add team https://packs.example.org --priority 200
+    $ mbpm registry add share /mnt/packs
     """
     from mbpm.lock import writer_lock
     from mbpm.registries import config, tokens
@@ -181,7 +184,10 @@ def remove(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="A registry of `mbpm registry list`")],
 ) -> None:
-    """Remove a registry, its token and what is cached of it. Packs stay installed."""
+    """Remove a registry, its token and what is cached of it. Packs stay installed.
+
+    $ mbpm registry remove team
+    """
     from mbpm.files import remove as remove_folder
     from mbpm.lock import writer_lock
     from mbpm.registries import config, tokens
@@ -215,7 +221,10 @@ def priority(
     name: Annotated[str, typer.Argument(help="A registry of `mbpm registry list`")],
     number: Annotated[int, typer.Argument(metavar="N", min=0, max=MAX_PRIORITY)],
 ) -> None:
-    """Set a registry's priority. It decides about names that nobody provided before."""
+    """Set a registry's priority. It decides about names that nobody provided before.
+
+    $ mbpm registry priority team 200
+    """
     from mbpm.lock import writer_lock
     from mbpm.registries import config
 
@@ -229,7 +238,10 @@ def priority(
 
 @app.command("list")
 def list_registries(ctx: typer.Context) -> None:
-    """List the registries, the one with the highest priority first; asks none of them."""
+    """List the registries, the one with the highest priority first; asks none of them.
+
+    $ mbpm registry list
+    """
     from mbpm.registries.config import in_order, read
     from mbpm.registries.tokens import Tokens
 
@@ -288,6 +300,8 @@ def refresh(
     """Ask remote registries what changed, and fetch that.
 
     Other commands do so by themselves where the last time was more than ten minutes ago.
+
+    $ mbpm registry refresh team
     """
     from mbpm.registries.config import in_order, read
     from specs.errors import MbpmError

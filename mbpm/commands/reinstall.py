@@ -17,6 +17,8 @@ def command(
     """Check every byte of installed packs and fetch again what is damaged, at the same version.
 
     Good parts of a damaged file are kept: only the bad ones are fetched.
+
+    $ mbpm reinstall medical
     """
     from mbpm.commands.repair import repair
 

@@ -45,6 +45,10 @@ def command(
 
     Standard input is the question where none is given, and is put after the question otherwise:
     `mbpm run "Summarise this:" < letter.txt`. The answer goes to standard output as it is written.
+
+    $ mbpm run "What is the capital of France?"
+    $ mbpm run --pack medical --explain "What is a stent?"
+    $ cat letter.txt | mbpm run "Summarise this"
     """
     state: State = ctx.obj
     out = state.out

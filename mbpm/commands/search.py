@@ -43,6 +43,9 @@ def command(
     All the words must match, each with the beginning of a word of the pack's name, domain or
     description, or of a name it provides. What is known of remote registries is searched here,
     without asking them, so it works offline too.
+
+    $ mbpm search tenancy law
+    $ mbpm search --base smollm2-135m
     """
     from mbpm.registries.query import Query
 

@@ -30,6 +30,9 @@ def command(
     """Show what a pack is for, how well it does, what it is made of and its versions.
 
     The installed version is shown where there is one, else the newest.
+
+    $ mbpm show medical
+    $ mbpm show legal --registry team --json
     """
     from specs.evals import Evals
     from specs.manifest import EVALS_FILE

@@ -83,6 +83,9 @@ def command(
     """Train a pack from your own data: `mbpm train --domain legal --data chats.jsonl`.
 
     A run that was stopped goes on where it was when the same command is given again.
+
+    $ mbpm train --domain legal --data rulings.jsonl --license CC-BY-4.0
+    $ mbpm train --recipe medical
     """
     state: State = ctx.obj
     changes = {

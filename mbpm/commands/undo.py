@@ -19,6 +19,8 @@ def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> No
 
     Packs, bases, holds, pins and marks. Again and again, it goes further back; `mbpm redo` comes
     forward. Nothing is fetched unless `mbpm gc` or `mbpm purge` freed it.
+
+    $ mbpm undo --dry-run
     """
     step(ctx.obj, "undo", yes=yes, dry_run=dry_run)
 

@@ -17,7 +17,10 @@ def command(
     ],
     dry_run: DryRun = False,
 ) -> None:
-    """Let held packs be upgraded again."""
+    """Let held packs be upgraded again.
+
+    $ mbpm unhold medical
+    """
     from mbpm.change.marks import update
 
     update(ctx.obj, names, {"held": False}, "no longer held", dry_run=dry_run)

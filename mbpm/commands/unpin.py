@@ -17,7 +17,10 @@ def command(
     ],
     dry_run: DryRun = False,
 ) -> None:
-    """Let pinned packs have any version again."""
+    """Let pinned packs have any version again.
+
+    $ mbpm unpin medical
+    """
     from mbpm.change.marks import update
 
     update(ctx.obj, names, {"pin": None}, "no longer pinned", dry_run=dry_run)

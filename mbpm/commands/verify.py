@@ -27,6 +27,9 @@ def command(
 
     Without names the bases are checked too. `--deep` also runs the base and compares what it says,
     alone and with each pack, with what was recorded when the pack was made.
+
+    $ mbpm verify
+    $ mbpm verify medical --deep
     """
     from mbpm.verify import check_base, check_behaviour, check_pack, installed_packs
 

@@ -33,6 +33,9 @@ def command(
 
     Loads only as much of the base as the router looks at, and no adapter. Where installed packs
     carry passages, those that have most to do with the question are shown with their pack.
+
+    $ mbpm which "What does 'bradycardia' mean?"
+    $ echo "My lease ends in May" | mbpm which -
     """
     state: State = ctx.obj
     out, home = state.out, state.home

@@ -35,6 +35,8 @@ def command(
 
     It stays installed where it is, and a lock that names it still gets it; nothing else chooses it.
     Nothing is deleted.
+
+    $ mbpm yank legal@=1.2.0 --registry ~/packs
     """
     from mbpm.commands.publish import directory
     from registry_index.marking import deprecate as mark
