@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from mbpm.change.bases import base_for, want_base
 from mbpm.change.steps import BaseStep, Changes, Offers, PackStep, Prepared, found
 from mbpm.inventory import damaged_blobs, whole_base, whole_pack
-from mbpm.registries.origins import LOCAL
 from specs.errors import IntegrityError, UsageError
 from specs.generation import InstalledPack, KeptBack, LeftOut, Plan
 from specs.names import check_name
@@ -76,6 +75,28 @@ def parse_target(text: str) -> Request:
         raise UsageError(str(error), hint=hint) from None
 
 
+def reached(home: Home, goal: Goal) -> Prepared | None:
+    """The empty plan, where everything asked for is there and nothing has to be looked up to know
+    it; else None."""
+    if goal.upgrade or goal.reinstall or goal.removable or goal.locked or goal.bases:
+        return None
+    changes, store = Changes.on(home), home.store
+    manifests = known_manifests(changes.before, store)
+    satisfied = {}
+    for request in goal.requests:
+        record = changes.before.pack(request.name)
+        if record is None or record.auto or request.pinned or request.name not in manifests:
+            return None
+        if request.requirement and not request.requirement.admits(Version(record.version)):
+            return None
+        if not whole_pack(store, manifests[request.name]):
+            return None
+        if changes.before.base(record.base) is None:
+            return None
+        satisfied[request.name] = _there(_title(record), checked=False)
+    return changes.prepared(satisfied=satisfied.values())
+
+
 def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
     """What reaching a goal takes.
 
@@ -85,9 +106,6 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
     changes = Changes.on(home)
     before = changes.before
     manifests = known_manifests(before, home.store)
-    if _reached(goal, before, manifests, home.store):
-        satisfied = [_there(_title(before.pack(r.name)), goal.reinstall) for r in goal.requests]
-        return changes.prepared(satisfied=satisfied)
     solution = _solve(goal, before, manifests, catalogue)
     for name, reason in solution.removed.items():
         changes.remove_pack(name, reason)
@@ -110,7 +128,7 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
                 if wanted and record.auto:
                     changes.mark_pack(record.model_copy(update={"auto": False}), "wanted itself")
                 elif name in named:
-                    satisfied.append(_there(_title(record), goal.reinstall))
+                    satisfied.append(_there(_title(record), checked=goal.reinstall))
                 continue
             if candidate.origin is None:
                 candidate = found(record, catalogue)
@@ -122,16 +140,15 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
         changes.put_pack(PackStep(new, manifest, candidate, card, damaged), reason=reason)
     for offer in catalogue.bases() if goal.bases else ():
         if offer.card.name in goal.bases and not want_base(offer, changes):
-            satisfied.append(_there(f"base {offer.card.name}", False))
+            satisfied.append(_there(f"base {offer.card.name}", checked=False))
     return changes.prepared(_remarks(before, solution), satisfied)
 
 
-def _title(record: InstalledPack | None) -> str:
-    assert record is not None
+def _title(record: InstalledPack) -> str:
     return f"{record.name} {record.version}"
 
 
-def _there(title: str, checked: bool) -> str:
+def _there(title: str, *, checked: bool) -> str:
     return f"{title} is installed" + (", and every byte of it is right" if checked else " already")
 
 
@@ -158,23 +175,6 @@ def _record(
     )
 
 
-def _reached(
-    goal: Goal, before: Generation, manifests: Mapping[str, Manifest], store: Store
-) -> bool:
-    """Whether everything asked for is there, and nothing has to be looked up to know it."""
-    if goal.upgrade or goal.reinstall or goal.removable or goal.locked or goal.bases:
-        return False
-    for request in goal.requests:
-        record = before.pack(request.name)
-        if record is None or record.auto or request.pinned or request.name not in manifests:
-            return False
-        if request.requirement and not request.requirement.admits(Version(record.version)):
-            return False
-        if not whole_pack(store, manifests[request.name]) or before.base(record.base) is None:
-            return False
-    return True
-
-
 def _solve(
     goal: Goal,
     before: Generation,
@@ -183,6 +183,7 @@ def _solve(
 ) -> Solution:
     from mbpm.catalogue import Candidate, line_of
     from mbpm.hardware import detect
+    from mbpm.registries.origins import LOCAL
     from mbpm.resolver import Installed, Problem, resolve
 
     installed = {
@@ -261,7 +262,9 @@ def prepare_base(home: Home, name: str, catalogue: Catalogue, *, reinstall: bool
         if damaged:
             changed = True
             changes.put_base(BaseStep(changes.bases[name], offer.card, offer, damaged))
-    return changes.prepared(satisfied=[] if changed else [_there(f"base {name}", reinstall)])
+    return changes.prepared(
+        satisfied=[] if changed else [_there(f"base {name}", checked=reinstall)]
+    )
 
 
 def prepare_repair(

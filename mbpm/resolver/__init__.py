@@ -9,7 +9,15 @@ docs/resolver.md.
 
 from __future__ import annotations
 
-from mbpm.resolver.decide import resolve
 from mbpm.resolver.problem import Installed, Problem, Request, Solution
+
+
+def resolve(problem: Problem) -> Solution:
+    """As `mbpm.resolver.decide.resolve`, which is imported only where there is something to
+    decide."""
+    from mbpm.resolver.decide import resolve as decide
+
+    return decide(problem)
+
 
 __all__ = ["Installed", "Problem", "Request", "Solution", "resolve"]

@@ -428,30 +428,3 @@ def test_registry_that_lacks_a_file(cli: Cli, registry: Path, publish: Publish) 
     assert result.err.count(str(lost)) == 1
     assert "the registry or folder is incomplete" in result.err
     assert cli.installed() == {}
-
-
-def test_somebody_else_installed_it_meanwhile(
-    cli: Cli, registry: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish("alpha")
-    publish("beta")
-
-    def other(*_: object, **__: object) -> None:
-        monkeypatch.undo()
-        cli.ok("install", "alpha", "--registry", registry, "--yes")
-
-    monkeypatch.setattr("mbpm.output.Output.confirm", other)
-    result = cli.ok("install", "alpha", "beta", "--registry", registry)
-    assert "installed beta 1.0.0" in result.err
-    assert "installed alpha" not in result.err
-    assert "alpha 1.0.0 is installed already" in result.err
-    cli.ok("remove", "beta", "--yes")
-    monkeypatch.setattr("mbpm.output.Output.confirm", lambda *_, **__: undo(cli, monkeypatch))
-    document = cli.ok("install", "beta", "--registry", registry, "--json").json
-    assert document["changed"] is False
-    assert document["plan"]["packs"] == []
-
-
-def undo(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    cli.ok("undo", "--yes")
