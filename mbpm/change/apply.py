@@ -50,7 +50,7 @@ def apply(
         MbpmError: as `mbpm.fetch.obtain_all`.
     """
     home, store = writer.home, writer.home.store
-    if home.current() != prepared.before:
+    if home.current() != prepared.before or _freed(prepared, store):
         renewed = again()
         if not _within(renewed.plan, prepared.plan):
             raise ResolutionError(
@@ -75,6 +75,13 @@ def apply(
 
         purge(writer, prepared.purged)
     return prepared, generation
+
+
+def _freed(prepared: Prepared, store: Store) -> bool:
+    """Whether bytes that the plan found in the store are not there any more."""
+    packs = [s.manifest.blobs for s in prepared.pack_steps if s.candidate is None]
+    bases = [[f.blob for f in s.card.files] for s in prepared.base_steps if s.offer is None]
+    return not all(store.has(blob) for blobs in (*packs, *bases) for blob in blobs)
 
 
 def _within(plan: Plan, agreed: Plan) -> bool:

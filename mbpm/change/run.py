@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mbpm.change.apply import apply
 from mbpm.change.show import done, show
 from mbpm.transaction import writer
+from specs.errors import ResolutionError
 
 if TYPE_CHECKING:
     from mbpm.change.steps import Prepared
@@ -96,14 +97,38 @@ def restore(
     restores: int,
     yes: bool,
     dry_run: bool,
+    since: int | None = None,
 ) -> None:
-    """Go back to an earlier generation's packs and bases, in a new generation."""
+    """Go back to an earlier generation's packs and bases, in a new generation.
+
+    Args:
+        state: The command.
+        target: What to go back to.
+        cause: What the history says of it.
+        restores: The target's number.
+        yes: Do not ask.
+        dry_run: Only show.
+        since: The generation that has to count still, where it decided about the target.
+
+    Raises:
+        ResolutionError: another one counts.
+        MbpmError: as `carry_out`.
+    """
     from mbpm.change.restore import prepare_exact
 
     catalogue = state.catalogue()
+
+    def prepare() -> Prepared:
+        if since is not None and state.home.current().number != since:
+            raise ResolutionError(
+                "what is installed changed in the meantime, and with it what the last change is",
+                hint="run the same command again",
+            )
+        return prepare_exact(state.home, target.packs, catalogue, bases=target.bases)
+
     carry_out(
         state,
-        lambda: prepare_exact(state.home, target.packs, catalogue, bases=target.bases),
+        prepare,
         yes=yes,
         dry_run=dry_run,
         cause=cause,

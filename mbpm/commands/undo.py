@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import typer
 
 from mbpm.options import DryRun, Yes
 from mbpm.state import State
 from specs.errors import NotFoundError
-
-if TYPE_CHECKING:
-    from mbpm.history import Position
 
 
 def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> None:
@@ -28,8 +25,10 @@ def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> No
 def step(state: State, cause: Literal["undo", "redo"], *, yes: bool, dry_run: bool) -> None:
     """Shared with `mbpm redo`."""
     from mbpm.change.run import restore
+    from mbpm.history import position
 
-    found = where(state)
+    generations = list(state.home.generations())
+    found = position(generations[::-1])
     number = found.undo if cause == "undo" else found.redo
     if number is None:
         raise NotFoundError(
@@ -45,11 +44,5 @@ def step(state: State, cause: Literal["undo", "redo"], *, yes: bool, dry_run: bo
         restores=number,
         yes=yes,
         dry_run=dry_run,
+        since=generations[0].number,
     )
-
-
-def where(state: State) -> Position:
-    """Where undo and redo lead."""
-    from mbpm.history import position
-
-    return position(list(state.home.generations())[::-1])

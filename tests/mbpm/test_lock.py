@@ -83,6 +83,41 @@ def test_the_same_command_twice_at_once(
         assert held.installed().keys() >= {"alpha", "beta", name}
 
 
+def test_undo_of_what_is_not_the_last_change_any_more(
+    held: Cli, registry: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("beta")
+
+    def meanwhile(_self: Output, _question: str, *, yes: bool) -> None:
+        monkeypatch.undo()
+        held.ok("hold", "alpha")
+
+    held.ok("install", "beta", "--registry", registry, "--yes")
+    monkeypatch.setattr(Output, "confirm", meanwhile)
+    result = held("undo")
+    assert result.code == 4
+    assert "changed in the meantime" in result.err
+    assert held.installed() == {"alpha": "1.0.0", "beta": "1.0.0"}
+    held.ok("undo", "--yes")
+    assert held.installed() == {"alpha": "1.0.0", "beta": "1.0.0"}, "the hold was taken back"
+
+
+def test_bytes_that_the_plan_counted_on_were_freed(
+    held: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(_self: Output, _question: str, *, yes: bool) -> None:
+        monkeypatch.undo()
+        held.ok("gc", "--yes")
+
+    held.ok("remove", "alpha", "--yes")
+    monkeypatch.setattr(Output, "confirm", meanwhile)
+    result = held("undo")
+    assert result.code == 4
+    assert "changed in the meantime" in result.err
+    held.ok("undo", "--yes")
+    assert held.installed() == {"alpha": "1.0.0"}
+
+
 def test_odd_timeout(held: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MBPM_LOCK_TIMEOUT", "soon")
     assert held("remove", "alpha", "--yes").code == 2
