@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -31,8 +33,11 @@ def kills() -> int:
 @pytest.fixture(scope="session")
 def things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """What there is to install."""
-    with world(tmp_path_factory.mktemp("world")) as made:
-        warm_up(made, tmp_path_factory.mktemp("warm") / "home")
+    with contextlib.ExitStack() as stack:
+        # waiting for a disk is most of the time this takes
+        with mock.patch("os.fsync"):
+            made = stack.enter_context(world(tmp_path_factory.mktemp("world")))
+            warm_up(made, tmp_path_factory.mktemp("warm") / "home")
         yield made
 
 

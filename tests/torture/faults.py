@@ -170,24 +170,20 @@ class Child:
         """Kill it, wherever it is."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self) -> Ended:
-        """Wait for its end.
+    def poll(self) -> Ended | None:
+        """How it ended, if it has.
 
         Raises:
             AssertionError: it never ends, or was ended by something else than a kill.
         """
-        status = None
-        while status is None:
-            found, code = os.waitpid(self.pid, os.WNOHANG)
-            if found:
-                status = code
-            elif time.monotonic() - self._began > DEADLINE_SECONDS:
+        found, status = os.waitpid(self.pid, os.WNOHANG)
+        seconds = time.monotonic() - self._began
+        if not found:
+            if seconds > DEADLINE_SECONDS:
                 self.kill()
                 os.waitpid(self.pid, 0)
                 raise AssertionError(f"hangs after step {self._recorder.read()}")
-            else:
-                time.sleep(0.001)
-        seconds = time.monotonic() - self._began
+            return None
         killed = os.WIFSIGNALED(status)
         assert not killed or os.WTERMSIG(status) == signal.SIGKILL, status
         steps, last = self._recorder.read()
@@ -199,6 +195,12 @@ class Child:
             stream.close()
         code = -signal.SIGKILL if killed else os.WEXITSTATUS(status)
         return Ended(killed, code, texts[0], texts[1], steps, last, seconds)
+
+    def wait(self) -> Ended:
+        """Wait for its end; raises as `poll`."""
+        while (ended := self.poll()) is None:
+            time.sleep(0.001)
+        return ended
 
 
 def command(arguments: Sequence[object], *, home: Path, **more: Any) -> Ended:

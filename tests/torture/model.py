@@ -162,7 +162,7 @@ def _choose(now: Content, name: str, version: str, *, auto: bool = False) -> Con
 
 def _base(now: Content, verb: str) -> Content:
     if verb == "install":
-        return Content(now.packs, {BASE: False} | dict(now.bases))
+        return Content(now.packs, {BASE: False})
     if BASE not in now.bases:
         raise Refusal(NOT_FOUND)
     if now.packs:

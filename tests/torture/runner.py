@@ -123,37 +123,29 @@ class Torture:
 
     def _victim(self, profile: str, words: Sequence[str]) -> faults.Ended:
         rng, verb = self._rng, words[0]
-        arguments = self._arguments(profile, words)
+        typed = arguments(self.world, profile, words)
         if rng.random() < 0.1:
-            ended = faults.command(arguments, home=self.home)
+            ended = faults.command(typed, home=self.home)
         elif rng.random() < 0.3:
             # around what makes the change count, which is a small part of all steps
             since = rng.choice(["/journal.json", "/journal.json", "/current"])
-            ended = faults.command(arguments, home=self.home, kill=rng.randint(1, 20), since=since)
+            ended = faults.command(typed, home=self.home, kill=rng.randint(1, 20), since=since)
         elif rng.random() < 0.6:
             moment = rng.randint(1, self._steps.get(verb, 60) + 1)
-            ended = faults.command(arguments, home=self.home, kill=moment)
+            ended = faults.command(typed, home=self.home, kill=moment)
         else:
-            child = faults.start(arguments, home=self.home)
+            child = faults.start(typed, home=self.home)
             time.sleep(rng.random() * self._seconds.get(verb, 0.3))
             child.kill()
             ended = child.wait()
         how = f"killed in step {ended.steps} ({ended.last})" if ended.killed else f"{ended.code}"
-        self._trail.append(f"{profile}: {' '.join(arguments)} -> {how}")
+        self._trail.append(f"{profile}: {' '.join(typed)} -> {how}")
         return ended
 
     def _learn(self, verb: str, ended: faults.Ended) -> None:
         """How long such a command takes, a longer one for a while to come."""
         self._steps[verb] = max(ended.steps, self._steps.get(verb, 0) * 3 // 4)
         self._seconds[verb] = max(ended.seconds, self._seconds.get(verb, 0) * 0.75)
-
-    def _arguments(self, profile: str, words: Sequence[str]) -> list[str]:
-        arguments = ["--profile", profile, *words]
-        if words[0] not in ("hold", "unhold", "pin", "unpin", "mark"):
-            arguments.append("--yes")
-        if words[0] in ("install", "upgrade", "repair") or words[:2] == ["base", "install"]:
-            arguments += ["--registry", self.world.registry]
-        return arguments
 
     def _which(self, after: Model) -> None:
         """The state is the old one or the new one, and nothing between."""
@@ -176,41 +168,15 @@ class Torture:
         current = Home(self.home, profile).current()
         assert [p.model_dump(mode="json") for p in current.packs] == listed["packs"]
         assert current.number == listed["generation"]
-        return {
-            "number": listed["generation"],
-            "packs": {
-                p["name"]: [
-                    p[k] for k in ("version", "auto", "held", "pin", "registry", "manifest")
-                ]
-                for p in listed["packs"]
-            },
-            "bases": {b["name"]: [b["auto"], b["card"]] for b in listed["bases"]},
-        }
+        return {"number": listed["generation"], **recorded(listed)}
 
     def _described(self, model: Model) -> dict[str, Any]:
         return {
             name: {
                 "number": model.profile(name).number,
-                **self._content(model.profile(name).now),
+                **described(model.profile(name).now, self.world),
             }
             for name in dict.fromkeys(PROFILES)
-        }
-
-    def _content(self, content: Content) -> dict[str, Any]:
-        world = self.world
-        return {
-            "packs": {
-                n: [
-                    p.version,
-                    p.auto,
-                    p.held,
-                    p.pin,
-                    world.label_of(n, p.version),
-                    world.packs[n, p.version].document,
-                ]
-                for n, p in content.packs.items()
-            },
-            "bases": {b: [auto, world.base.document] for b, auto in content.bases.items()},
         }
 
     def _check_sent(self, before: disk.Chunks) -> None:
@@ -242,7 +208,7 @@ class Torture:
         now = self._refill(self.model) if words[0] in ("gc", "purge") else self.model
         after, code = now.after(profile, words)
         before, stored = disk.have(self._copy, self.world), disk.stored(self._copy)
-        again = faults.command(self._arguments(profile, words), home=self._copy)
+        again = faults.command(arguments(self.world, profile, words), home=self._copy)
         self._check_sent(before)
         self.report.resumed += bool(before.keys() & (disk.stored(self._copy) - stored))
         assert again.code == code, f"again: exits with {again.code}, not {code}: {again.err}"
@@ -252,7 +218,7 @@ class Torture:
         """Install what may be half-way out, in a profile of its own."""
         words = ["install", "beta", BIG, "left@=2.0.0"]
         after, code = model.after("third", words)
-        ended = faults.command(self._arguments("third", words), home=self._copy)
+        ended = faults.command(arguments(self.world, "third", words), home=self._copy)
         assert ended.code == code == 0, ended.err
         Cli(self._copy).ok("--profile", "third", "verify")
         self.world.server.sent()
@@ -263,6 +229,33 @@ class Torture:
             ended = faults.command(words, home=home)
             assert ended.code == 0, f"{words}: {ended.err}"
         disk.check_clean(home, model, self.world)
+
+
+def recorded(listed: dict[str, Any]) -> dict[str, Any]:
+    """What `list` or a generation says, as `described` has it."""
+    fields = ("version", "auto", "held", "pin", "registry", "manifest")
+    return {
+        "packs": {p["name"]: [p[k] for k in fields] for p in listed["packs"]},
+        "bases": {b["name"]: [b["auto"], b["card"]] for b in listed["bases"]},
+    }
+
+
+def described(content: Content, world: World) -> dict[str, Any]:
+    """What `list` ought to say."""
+    return {
+        "packs": {
+            n: [
+                p.version,
+                p.auto,
+                p.held,
+                p.pin,
+                world.label_of(n, p.version),
+                world.packs[n, p.version].document,
+            ]
+            for n, p in content.packs.items()
+        },
+        "bases": {b: [auto, world.base.document] for b, auto in content.bases.items()},
+    }
 
 
 def warm_up(world: World, home: Path) -> None:
@@ -277,6 +270,16 @@ def warm_up(world: World, home: Path) -> None:
         cli.ok(*words)
     # what was sent so far is nobody's business
     world.server.sent()
+
+
+def arguments(world: World, profile: str, words: Sequence[str]) -> list[str]:
+    """The whole command line that nothing is asked for."""
+    typed = ["--profile", profile, *words]
+    if words[0] not in ("hold", "unhold", "pin", "unpin", "mark"):
+        typed.append("--yes")
+    if words[0] in ("install", "upgrade", "repair") or words[:2] == ["base", "install"]:
+        typed += ["--registry", world.registry]
+    return typed
 
 
 def random_words(rng: random.Random, generations: int, world: World) -> list[str]:
