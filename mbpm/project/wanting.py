@@ -10,6 +10,7 @@ from mbpm.project import changes, edit
 from mbpm.project.files import put_back, write
 from mbpm.project.locking import find_versions
 from mbpm.project.syncing import sync
+from specs.errors import IntegrityError
 from specs.lockfile import LOCK_FILE
 from specs.project import PROJECT_FILE
 
@@ -63,13 +64,13 @@ def want(
     if only_files:
         changes.show(difference, state.out)
         if not dry_run:
-            with written(checkout, raw, lock, state.out):
+            with written(checkout, raw, lock, state):
                 pass
         state.out.result({**more, "changed": not dry_run})
     elif dry_run:
         sync(state, checkout.folder, project, lock, frozen=False, yes=yes, dry_run=True, more=more)
     else:
-        with written(checkout, raw, lock, state.out):
+        with written(checkout, raw, lock, state):
             sync(
                 state,
                 checkout.folder,
@@ -91,22 +92,36 @@ def tell(found: Locked, old: Lock | None, new: Lock, out: Output) -> list[change
 
 
 @contextmanager
-def written(checkout: Checkout, raw: bytes, lock: Lock, out: Output) -> Iterator[None]:
-    """Replace both files, and put them back where what follows fails.
+def written(checkout: Checkout, raw: bytes, lock: Lock, state: State) -> Iterator[None]:
+    """Replace both files, and put them back where what follows fails before the profile changed.
 
     mbpm.toml goes first: killed in between, the lock is older than it, which every command sees.
     """
-    rendered = lock.render()
+    rendered, both = lock.render(), False
     write(checkout.file, raw, before=checkout.raw)
     try:
         write(checkout.lock_file, rendered, before=checkout.raw_lock)
+        both = True
         yield
     except BaseException:
+        if both and _installed(state, lock):
+            # what failed is telling of it
+            raise
         put_back(checkout.file, checkout.raw)
         put_back(checkout.lock_file, checkout.raw_lock)
         if raw != checkout.raw:
-            out.note(f"{PROJECT_FILE} and {LOCK_FILE} are as they were")
+            state.out.note(f"{PROJECT_FILE} and {LOCK_FILE} are as they were")
         raise
+
+
+def _installed(state: State, lock: Lock) -> bool:
+    """Whether the profile holds what a lock says."""
+    try:
+        packs = state.home.current().packs
+    except IntegrityError:
+        return False
+    wanted = {(p.name, p.manifest, p.auto) for p in lock.packs}
+    return {(p.name, p.manifest, p.auto) for p in packs} == wanted
 
 
 def relock(

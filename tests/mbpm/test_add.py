@@ -285,3 +285,17 @@ def test_a_linked_file_stays_a_link(project: ProjectCli, publish: Publish, tmp_p
     project.ok("add", "alpha", "--yes")
     assert project.toml.is_symlink()
     assert "alpha" in real.read_text()
+
+
+def test_nobody_reads_what_it_says_of_a_change_that_counts(
+    project: ProjectCli, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    publish("alpha")
+    monkeypatch.setattr("mbpm.change.run.done", closed)
+    assert project("add", "alpha", "--yes").code == 1
+    monkeypatch.undo()
+    assert project.installed() == project.locked() == {"alpha": "1.0.0"}
+    project.ok("sync", "--locked", "--yes")
