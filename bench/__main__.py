@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from bench.index import index
 from bench.inference import BASE, decode, prefill
 from bench.memory import memory
 from bench.report import Report
@@ -15,7 +16,7 @@ from bench.startup import startup
 from bench.transfer import transfer
 from specs.errors import MbpmError, NotFoundError
 
-NAMES = ("startup", "decode", "prefill", "memory", "transfer")
+NAMES = ("startup", "decode", "prefill", "memory", "transfer", "index")
 MIN_ROUNDS = 5
 
 
@@ -31,6 +32,8 @@ def run(name: str, rounds: int, home: Path | None) -> Report:
         return startup(rounds)
     if name == "transfer":
         return transfer(rounds)
+    if name == "index":
+        return index(rounds)
     from mbpm.state import State
 
     state = State.from_environment([], os.environ)

@@ -72,7 +72,7 @@ class Report:
                 (
                     case.case,
                     f"{case.ours:,.1f} {case.unit}",
-                    "not installed" if case.peer is None else f"{case.peer:,.1f} {case.unit}",
+                    _peer(case),
                     "" if case.ratio is None else f"{case.ratio:.2f}",
                     case.peer_name or "",
                     str(case.rounds),
@@ -83,6 +83,12 @@ class Report:
         lines.insert(1, "  ".join("-" * width for width in widths))
         machine = ", ".join(f"{key} {value}" for key, value in self.machine.items())
         return "\n".join([f"{self.bench} on {machine}", "", *(line.rstrip() for line in lines)])
+
+
+def _peer(case: Case) -> str:
+    if case.peer is not None:
+        return f"{case.peer:,.1f} {case.unit}"
+    return "not installed" if case.peer_name else ""
 
 
 def machine() -> dict[str, object]:
