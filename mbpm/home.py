@@ -123,10 +123,16 @@ class Home:
         try:
             return Generation.read(file)
         except FileNotFoundError:
-            raise NotFoundError(
-                f"there is no generation {number}",
-                hint="`mbpm history` lists the generations there are",
-            ) from None
+            raise _no_generation(number) from None
+
+    def past(self, number: int) -> Generation:
+        """A generation that counts or once did; raises as `generation`.
+
+        One that a killed command wrote and that never counted is none.
+        """
+        if number > self.current().number:
+            raise _no_generation(number)
+        return self.generation(number)
 
     def last_readable(self) -> int:
         """The newest generation that can be read, whatever `current` says; 0 where none can."""
@@ -216,3 +222,9 @@ class Home:
         raise NotFoundError(
             "no base is installed", hint=f"`mbpm base install {DEFAULT_BASE}` installs the default"
         )
+
+
+def _no_generation(number: int) -> NotFoundError:
+    return NotFoundError(
+        f"there is no generation {number}", hint="`mbpm history` lists the generations there are"
+    )

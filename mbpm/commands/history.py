@@ -103,9 +103,10 @@ def _row(generation: Generation, changes: list[Difference], current: Generation)
 
 def _one(state: State, number: int, current: Generation) -> None:
     from mbpm.history import differences
+    from mbpm.registries.config import display_names
 
     out = state.out
-    generation = state.home.generation(number)
+    generation = state.home.past(number)
     before = _before(state, generation) if number else generation
     row = _row(generation, differences(before, generation), current)
     out.result({**row, **generation.model_dump(mode="json", include={"packs", "bases"})})
@@ -120,7 +121,8 @@ def _one(state: State, number: int, current: Generation) -> None:
         out.line(f"{generation.cause:<9}to what generation {generation.restores} held")
     for change in row["changes"]:
         out.line(f"change   {change['words']}")
+    names = display_names(state.home.path, [p.registry for p in generation.packs])
     for pack in generation.packs:
-        out.line(f"pack     {pack.name} {pack.version} from {pack.registry}")
+        out.line(f"pack     {pack.name} {pack.version} from {names[pack.registry]}")
     for base in generation.bases:
         out.line(f"base     {base.name} ({base.fingerprint[:12]})")

@@ -31,7 +31,7 @@ def command(
     state: State = ctx.obj
     restore(
         state,
-        state.home.generation(number),
+        state.home.past(number),
         cause="rollback",
         restores=number,
         yes=yes,

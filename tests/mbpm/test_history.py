@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbpm.history import position
+from mbpm.home import Home
 from mbpm.state import State
 from specs.generation import Generation
 from tests.support.cli import Cli
@@ -177,3 +178,14 @@ def test_command_can_be_typed_again(cli: Cli, publish: Publish, registry: Path) 
 def test_command_that_is_no_text_is_recorded_escaped() -> None:
     state = State.from_environment(["install", "x\udcff"], {})
     assert state.command_line == "mbpm install 'x\\udcff'"
+
+
+def test_generation_that_never_counted_is_none(changed: Cli) -> None:
+    home = Home(changed.home)
+    left = home.current().model_copy(update={"number": 4, "packs": ()})
+    home.generation_path(4).write_bytes(left.canonical())
+    for words in (["rollback", "4", "--yes"], ["history", "4"]):
+        result = changed(*words)
+        assert result.code == 3
+        assert "there is no generation 4" in result.err
+    assert changed.installed() == {"alpha": "2.0.0", "beta": "1.0.0"}
