@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,9 @@ def writer_lock(home: Path, out: Output) -> Iterator[None]:
     lock = _acquire(home, owner, wait, out)
     try:
         value = {"pid": os.getpid(), "host": platform.node(), "since": time.time()}
-        write_atomic(owner, json.dumps(value).encode())
+        # it only tells others who it is: on a full disk `gc` must work all the same
+        with suppress(OSError):
+            write_atomic(owner, json.dumps(value).encode())
         yield
     finally:
         owner.unlink(missing_ok=True)

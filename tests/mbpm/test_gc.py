@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import time
@@ -164,3 +165,12 @@ def test_what_a_killed_writer_left_goes_although_nothing_is_waste(cli: Cli, comm
 def test_nothing_was_ever_installed(cli: Cli) -> None:
     assert "there is nothing to free" in cli.ok("gc").err
     assert not cli.home.exists()
+
+
+def test_works_on_a_full_disk(upgraded: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("mbpm.lock.write_atomic", full)
+    upgraded.ok("gc", "--yes")
+    assert "nothing to free" in upgraded.ok("gc").err
