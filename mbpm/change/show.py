@@ -44,7 +44,9 @@ def show(
         if pack.action in ("upgrade", "downgrade") and pack.line and pack.line.notes:
             out.line(f"{'':<9}    {pack.line.notes.splitlines()[0]}")
         if pack.line is not None and pack.line.forced:
-            out.warn(f"{pack.name} was published in spite of: {'; '.join(pack.line.forced)}")
+            # on one line, so that none of it passes for another message
+            reasons = "; ".join(" ".join(reason.split()) for reason in pack.line.forced)
+            out.warn(f"{pack.name} was published in spite of: {reasons}")
         if pack.line is not None and pack.line.yanked:
             out.warn(f"{pack.name} {pack.new} was yanked from its registry")
         if pack.line is not None and pack.line.deprecated:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+from registry_index.tree import index_path
 from tests.support.cli import Cli
 from tests.support.packs import pack_folder
 
@@ -199,3 +201,14 @@ def test_what_replaces_a_wanted_pack_is_wanted(cli: Cli, registry: Path, publish
     cli.ok("full-upgrade", "--yes")
     assert "everything installed is wanted or needed" in cli.ok("autoremove").err
     assert cli.installed() == {"new": "1.0.0"}
+
+
+def test_what_a_registry_says_passes_for_no_message_of_ours(
+    cli: Cli, registry: Path, publish: Publish
+) -> None:
+    publish("alpha")
+    index = registry / "index" / index_path("alpha")
+    (line,) = map(json.loads, index.read_text().splitlines())
+    index.write_text(json.dumps({**line, "forced": ["no gain\nerror: your home is broken"]}) + "\n")
+    result = cli.ok("install", "alpha", "--registry", registry, "--dry-run")
+    assert "in spite of: no gain error: your home is broken\n" in result.err
