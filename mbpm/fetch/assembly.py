@@ -8,12 +8,12 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbpm.fetch import parts
+from mbpm.fetch import limits, parts
 from specs.blobs import CHUNK_BYTES, Blob
 from specs.errors import IntegrityError
 
@@ -71,7 +71,7 @@ class Part:
         self._next_beat = time.monotonic() + parts.BEAT_SECONDS
         self._stream = path.open("r+b", buffering=0)
         self._chunks = self._open_chunks()
-        self._hasher: threading.Thread | None = None
+        self._background: list[threading.Thread] = []
         self._whole = hashlib.sha256()
         self._failure: BaseException | None = None
 
@@ -210,16 +210,18 @@ class Part:
                 yield index
 
     def begin(self) -> None:
-        """Compute the digest of the whole while its chunks come, unless it takes no time anyway."""
+        """Hash the whole and write through to the disk while chunks come, unless they are few."""
         if len(self._verified) < _BACKGROUND_CHUNKS:
             return
         stream = self.path.open("rb", buffering=0)
-        self._hasher = threading.Thread(target=self._guarded, args=(stream,), daemon=True)
-        self._hasher.start()
+        for work in (lambda: self._hash(stream), self._write_through):
+            thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
+            thread.start()
+            self._background.append(thread)
 
-    def _guarded(self, stream: FileIO) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            self._hash(stream)
+            work()
         except BaseException as error:
             self._failure = error
 
@@ -238,6 +240,20 @@ class Part:
                     raise LostError
                 self._whole.update(data)
 
+    def _write_through(self) -> None:
+        """Begin early with what takes long: the disk is slower than everything else."""
+        sync = getattr(os, "fdatasync", os.fsync)
+        step = max(1, limits.SYNC_BYTES // CHUNK_BYTES)
+        reached = 0
+        while True:
+            with self._changed:
+                while not self._closed and self._count < min(reached + step, len(self._verified)):
+                    self._changed.wait()
+                reached = self._count
+                if self._closed or reached == len(self._verified):
+                    return
+            sync(self._stream.fileno())
+
     def finish(self, store: Store, what: str) -> None:
         """Check the digest of the whole, make it durable and move it into the store.
 
@@ -245,10 +261,10 @@ class Part:
             IntegrityError: the chunk digests do not belong to the blob's digest.
             LostError: the file is not ours any more.
         """
-        if self._hasher is None:
+        if not self._background:
             self._hash(self.path.open("rb", buffering=0))
-        else:
-            self._hasher.join()
+        for thread in self._background:
+            thread.join()
         if self._failure is not None:
             raise self._failure
         if self._whole.hexdigest() != self.blob.sha256:
@@ -279,8 +295,8 @@ class Part:
             # the number of a closed file may be another file's by the time they write
             while self._writers:
                 self._changed.wait()
-        if self._hasher is not None:
-            self._hasher.join()
+        for thread in self._background:
+            thread.join()
         self._stream.close()
         self._chunks.close()
 

@@ -37,6 +37,8 @@ RELIEF_SECONDS = 2.0
 READ_BYTES = 1 << 20
 DIRECT_BYTES = 8 * 1024 * 1024
 """Bodies longer than this are read from the connection itself (body.py)."""
+SYNC_BYTES = 64 * 1024 * 1024
+"""After so many new bytes a part is written through to the disk, while more are fetched."""
 MAX_REDIRECTS = 10
 LEAVE_SECONDS = 2.0
 """How long a command that was stopped waits for its transfers to give their part files up."""

@@ -97,7 +97,7 @@ def attempt(store: Store, items: list[Wanted]) -> MbpmError | None:
         else:
             ended.append(None)
 
-    within(60, threading.Thread(target=work))
+    within(180, threading.Thread(target=work))
     (error,) = ended
     if error is not None and not isinstance(error, MbpmError):
         raise error
