@@ -85,15 +85,17 @@ def _freed(prepared: Prepared, store: Store) -> bool:
 
 
 def _within(plan: Plan, agreed: Plan) -> bool:
-    """Whether a plan does nothing but what was agreed to; what others did meanwhile is left out."""
+    """Whether a plan does nothing but what was agreed to; what others did meanwhile is left out,
+    and nobody is asked about marks."""
     packs = {(p.name, p.action, p.old, p.new, p.line and p.line.manifest) for p in agreed.packs}
     bases = {(b.name, b.action) for b in agreed.bases}
     return (
         all(
             (p.name, p.action, p.old, p.new, p.line and p.line.manifest) in packs
             for p in plan.packs
+            if p.action != "mark"
         )
-        and all((b.name, b.action) in bases for b in plan.bases)
+        and all((b.name, b.action) in bases for b in plan.bases if b.action != "mark")
         and plan.fetch_bytes <= agreed.fetch_bytes
     )
 

@@ -36,6 +36,21 @@ def test_somebody_else_installed_it_meanwhile(
     assert document["plan"]["packs"] == []
 
 
+def test_somebody_else_needs_meanwhile_what_is_wanted(
+    cli: Cli, registry: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("alpha")
+    publish("beta", requires={"alpha": "1"})
+
+    def other(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        cli.ok("install", "beta", "--registry", registry, "--yes")
+
+    monkeypatch.setattr("mbpm.output.Output.confirm", other)
+    assert "alpha 1.0.0: wanted itself" in cli.ok("install", "alpha", "--registry", registry).err
+    assert cli.installed() == {"alpha": "1.0.0", "beta": "1.0.0"}
+
+
 def undo(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     cli.ok("undo", "--yes")
