@@ -6,6 +6,7 @@ import contextlib
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -137,9 +138,10 @@ def _in_parallel(
     finally:
         stopped.set()
         # their part files are to be given up before we leave
+        end = time.monotonic() + limits.LEAVE_SECONDS
         for thread in threads:
             if thread.ident is not None:
-                thread.join(limits.LEAVE_SECONDS)
+                thread.join(max(0.0, end - time.monotonic()))
     if failures:
         raise together(failures)
 

@@ -148,7 +148,8 @@ def _rename(part: Path, target: Path) -> None:
 
 
 def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
+    # a name has to fit into 255 characters with all else that is in it
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "host"
 
 
 def _is_free(part: Path) -> bool:

@@ -98,6 +98,8 @@ class _Ranges:
         """Whether the server understands ranges, once that is known."""
         self._etag: str | None = None
         self._conditional = True
+        self._crowded = False
+        """Whether the server refused a second connection."""
         self._crash: BaseException | None = None
         self._over = False
 
@@ -268,7 +270,11 @@ class _Ranges:
         with self._changed:
             left = len(self._part.missing()) - sum(r.stop - r.at for r in self._runs)
             wanted = min(limits.CONNECTIONS - 1, -(-left // limits.MIN_SEGMENT_CHUNKS))
-            while self._helpers < wanted and self._job.network.slots.take(self._url):
+            while (
+                not self._crowded
+                and self._helpers < wanted
+                and self._job.network.slots.take(self._url)
+            ):
                 self._helpers += 1
                 threading.Thread(target=self._help, daemon=True).start()
 
@@ -280,7 +286,9 @@ class _Ranges:
                 if run is None:
                     break
                 self._bring(run, patience, helper=True)
-        except (AgainError, MbpmError, StoppedError):
+        except AgainError as error:
+            self._crowded = self._crowded or error.busy
+        except (MbpmError, StoppedError):
             # the first reader meets the same, and says so
             pass
         except BaseException as error:

@@ -69,22 +69,23 @@ def test_a_connection_that_hangs_is_relieved(
     assert sum(watcher.moved) == len(DATA), "whoever brings a chunk, it counts once"
 
 
-def test_a_second_connection_that_is_refused_is_no_failure(store: Store, site: Site) -> None:
-    site.pauses = [0.3]
-    site.statuses = []
-    first = threading.Event()
+def test_a_server_that_wants_one_connection_gets_one(
+    store: Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = Slots.take
+    tried: list[bool] = []
 
     def take(self: Slots, url: str) -> bool:
-        if not first.is_set():
-            first.set()
-            site.statuses = [429, 503, 429]
-        return real(self, url)
+        """The first reader has its answer, and the second one's will be a refusal."""
+        tried.append(real(self, url))
+        site.statuses = [429]
+        return tried[-1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Slots, "take", take)
-        fetch(store, BLOB, site.url + "/w")
-    assert first.is_set()
+    monkeypatch.setattr(limits, "CONNECTIONS", 2)
+    monkeypatch.setattr(Slots, "take", take)
+    site.pauses = [0.5]
+    fetch(store, BLOB, site.url + "/w")
+    assert tried == [True], "it came once and never again"
 
 
 def test_files_come_side_by_side_within_bounds(store: Store, site: Site) -> None:

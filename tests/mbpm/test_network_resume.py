@@ -353,3 +353,29 @@ def test_killed_again_and_again(store: Store, site: Site, tmp_path: Path) -> Non
     assert asked(site) == set(range(7)) - kept
     assert Blob.of_file(store.blob_path(BLOB.sha256), BLOB.path) == BLOB
     assert list(store.parts.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_interrupted(store: Store, site: Site, tmp_path: Path) -> None:
+    """Ctrl-C ends it soon, gives the part file up, and says nothing of transfers."""
+    card = tmp_path / "card"
+    card.write_bytes(BLOB.canonical())
+    command = [sys.executable, "-c", textwrap.dedent(_FETCHER), str(store.root.parent)]
+    site.pauses = [0.0, *[3.0] * 20]
+    site.cuts = [CHUNK_BYTES + 5]
+    process = subprocess.Popen(
+        [*command, site.url + "/w", str(card)], stderr=subprocess.PIPE, text=True
+    )
+    while not marked(store):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert err.count("Traceback") == 1
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    site.pauses.clear()
+    site.cuts.clear()
+    site.requests.clear()
+    kept = marked(store)
+    fetch(store, BLOB, site.url + "/w")
+    assert not kept & asked(site)
