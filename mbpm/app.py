@@ -77,7 +77,7 @@ COMMANDS = dict(
         _entry("pack", "Check a pack folder and make an archive of it", _MAKE),
         _entry("publish", "Publish a pack folder to a registry", _MAKE),
         _entry("yank", "Hide a published version, or say that it is deprecated", _MAKE),
-        _entry("registry", "Add, remove, list and refresh registries", _MACHINE),
+        _entry("registry", "Add, rank, list, refresh and remove registries", _MACHINE),
         _entry("base", "List, install, remove and verify bases", _MACHINE),
         _entry("profile", "List and remove profiles: installs that share one store", _MACHINE),
         _entry("download", "Fetch packs as archives without installing them", _MACHINE),
@@ -248,15 +248,30 @@ def _prepare_help(command: Any) -> None:
     for param in command.params:
         # what stands in brackets would be taken for a style, and vanish
         param.help = (param.help or "").replace("[", r"\[")
-        _hide_type_of_flag(param)
+        _show_only_metavar(param)
+    own_option = command.get_help_option
+
+    def help_option(ctx: Any) -> Any:
+        option = own_option(ctx)
+        if option is not None:
+            _show_only_metavar(option)
+        return option
+
+    command.get_help_option = help_option
     for child in getattr(command, "commands", {}).values():
         _prepare_help(child)
 
 
-def _hide_type_of_flag(param: Any) -> None:
-    """A flag takes no value, and must not look as if it did."""
-    if getattr(param, "is_flag", False):
-        param.metavar = ""
+def _show_only_metavar(param: Any) -> None:
+    """Show what a value is called and not its Python type; a flag takes none."""
+    if param.param_type_name == "argument":
+        param.metavar = param.metavar or param.name.upper()
+        shown = None
+    elif getattr(param, "is_flag", False) or getattr(param, "count", False):
+        param.metavar, shown = "", None
+    else:
+        param.metavar = shown = param.metavar or param.name.upper()
+    param.display_type_rich = lambda ctx: shown
 
 
 def _share(command: Any, options: list[TyperOption]) -> None:
@@ -290,6 +305,5 @@ def root() -> Any:
     )
     app.callback()(_root)
     command = typer.main.get_command(app)
-    for param in command.params:
-        _hide_type_of_flag(param)
+    _prepare_help(command)
     return command

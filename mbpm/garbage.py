@@ -156,14 +156,14 @@ def purge(writer: Writer, manifests: Iterable[str]) -> None:
     free(writer, list(_derived(home)))
 
 
-def cached(home: Home) -> list[Waste]:
-    """What can be fetched again: unfinished downloads nobody is at work on, and copies of
-    registries' indexes."""
-    indexes = [
+def cached(home: Home, *, indexes: bool = True) -> list[Waste]:
+    """What can be fetched again: unfinished downloads nobody is at work on, and with `indexes` the
+    copies of registries' indexes."""
+    copies = [
         Waste("index", f"copy of a registry's index, {path.name}", path, _deep_size(path))
-        for path in _listed(home.path / "cache" / "registries")
+        for path in (_listed(home.path / "cache" / "registries") if indexes else ())
     ]
-    return [*_parts(home, all_of_them=True), *indexes]
+    return [*_parts(home, all_of_them=True), *copies]
 
 
 def interrupted(home: Home) -> bool:

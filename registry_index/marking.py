@@ -14,8 +14,11 @@ from specs.index_line import IndexLine, check_one_line
 from specs.versions import Version
 
 
-def yank(root: Path, name: str, version: Version, *, undo: bool = False) -> bool:
-    """Hide a version from everybody who does not have it already, or show it again.
+def yank(
+    root: Path, name: str, version: Version, *, undo: bool = False, dry_run: bool = False
+) -> bool:
+    """Hide a version from everybody who does not have it already, or show it again; with `dry_run`
+    only tell.
 
     Returns:
         Whether anything had to be changed.
@@ -25,20 +28,24 @@ def yank(root: Path, name: str, version: Version, *, undo: bool = False) -> bool
         IntegrityError: its index file is malformed.
         MbpmError: another publisher holds the registry too long.
     """
-    return _mark(root, name, version, "yanked", not undo)
+    return _mark(root, name, version, "yanked", not undo, dry_run)
 
 
-def deprecate(root: Path, name: str, version: Version | None, message: str) -> bool:
+def deprecate(
+    root: Path, name: str, version: Version | None, message: str, *, dry_run: bool = False
+) -> bool:
     """Say of a version, or of all, why it should not be used any more; an empty message takes that
     back. Returns and raises as `yank`; also UsageError where the message is not one line."""
     try:
         check_one_line(message)
     except ValueError as error:
         raise UsageError(f"the message {error}") from None
-    return _mark(root, name, version, "deprecated", message)
+    return _mark(root, name, version, "deprecated", message, dry_run)
 
 
-def _mark(root: Path, name: str, version: Version | None, field: str, value: object) -> bool:
+def _mark(
+    root: Path, name: str, version: Version | None, field: str, value: object, dry_run: bool
+) -> bool:
     with writing(root) as registry:
         raw = registry.raw_index(name)
         index = registry.parse(raw, name)
@@ -53,8 +60,8 @@ def _mark(root: Path, name: str, version: Version | None, field: str, value: obj
             for line in index.lines
             if version in (None, Version(line.version)) and getattr(line, field) != value
         }
-        if not changed:
-            return False
+        if not changed or dry_run:
+            return bool(changed)
         with changing(registry, name):
             put_index(root, name, b"".join(_replaced(text, changed) for text in split_lines(raw)))
         return True

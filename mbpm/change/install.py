@@ -55,6 +55,12 @@ def parse_target(text: str) -> Request:
     """
     from mbpm.resolver import Request
 
+    if "://" in text:
+        raise UsageError(
+            f"`{text}` is an address, and only names, folders and files can be installed",
+            hint="download the file first; or `mbpm registry add NAME ADDRESS`, then its packs "
+            "go by their names",
+        )
     if text.endswith(".mbundle"):
         raise UsageError(
             f"{text}: is a bundle", hint=f"`mbpm install {text}` installs the packs it holds"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbpm.options import DryRun, Registries, Yes
 from mbpm.state import State
+
+if TYPE_CHECKING:
+    from mbpm.verify import Check
 
 app = typer.Typer(
     add_completion=False,
@@ -118,7 +121,12 @@ def verify_base(
     $ mbpm base verify
     """
     from mbpm.commands.verify import report
-    from mbpm.verify import check_base, installed_bases
+    from mbpm.verify import check_base, installed_bases, steady
 
     state: State = ctx.obj
-    report(state, [check_base(state.home, b) for b in installed_bases(state.home, names or [])])
+    home = state.home
+
+    def look() -> list[Check]:
+        return [check_base(home, b) for b in installed_bases(home, names or [])]
+
+    report(state, steady(home, look))

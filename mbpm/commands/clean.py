@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from mbpm.options import DryRun, Yes
 from mbpm.state import State
 
 
-def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> None:
+def command(
+    ctx: typer.Context,
+    partial: Annotated[bool, typer.Option("--partial", help="Only unfinished downloads")] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
     """Drop unfinished downloads and the copies of registries' indexes.
 
     Nothing that is installed is touched. What another process is fetching right now stays.
     `mbpm gc` frees what was installed once.
 
     $ mbpm clean --dry-run
+    $ mbpm clean --partial --yes
     """
     from mbpm.commands.gc import rows, show
     from mbpm.garbage import cached, free, interrupted
@@ -23,13 +31,13 @@ def command(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> No
 
     state: State = ctx.obj
     home, out = state.home, state.out
-    found = cached(home)
+    found = cached(home, indexes=not partial)
     show(out, found)
     freed = 0
     if found and not dry_run:
         out.confirm("Drop it?", yes=yes)
         with writer(home, out, state.command_line) as right:
-            found = cached(home)
+            found = cached(home, indexes=not partial)
             free(right, found)
         freed = sum(w.size for w in found)
         out.note(f"freed {size(freed)}")

@@ -18,7 +18,8 @@ def command(
     """Look at the home, the device, what is installed and the registries; exit 1 when something
     is wrong.
 
-    The bytes themselves are checked by `mbpm verify`.
+    Registries are asked, and torch is loaded to see the device. The bytes themselves are checked by
+    `mbpm verify`.
 
     $ mbpm doctor
     """
@@ -26,7 +27,9 @@ def command(
 
     state: State = ctx.obj
     out = state.out
-    findings = diagnose(state.home, lambda: state.catalogue(registry).sources())
+    findings = diagnose(
+        state.home, lambda: state.catalogue(registry).sources(), offline=state.offline
+    )
     problems = [f for f in findings if f.level == "problem"]
     width = max(len(f.subject) for f in findings)
     for finding in findings:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mbpm.commands.pack import describe, summary
+from mbpm.options import DryRun, Yes
 from mbpm.state import State
 from specs.errors import UsageError
 
@@ -30,12 +31,13 @@ def command(
             help="Who publishes it, for the index: `Name <address>`",
         ),
     ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and change nothing")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Check a pack folder and publish it to a registry.
+
+    The registry is a directory, such as what a web server hands out; an address is refused. What is
+    published never changes: `mbpm yank` hides a version, and a new one needs a new number.
 
     Refused are a pack that does not attach to its base, a version that is published already and,
     unless `--force` is given, a pack whose evals show no gain on its own domain.

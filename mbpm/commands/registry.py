@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mbpm.options import DryRun
 from mbpm.state import State
 from specs.registries import BUNDLED, DEFAULT_PRIORITY, MAX_PRIORITY
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    help="Add, remove, list and refresh registries: where packs come from. The one that ships with "
-    "mbpm, `bundled`, is always there.",
+    help="Add, rank, list, refresh and remove registries: where packs come from. The one that ships "
+    "with mbpm, `bundled`, is always there.",
 )
 
 Priority = Annotated[
@@ -59,6 +60,7 @@ def add(
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Read its token from standard input")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Add a registry, after looking whether there is one.
 
@@ -78,17 +80,18 @@ def add(
     if secret is not None:
         _check_token(state, known)
     packs, problems = _look(state, known, secret)
-    with writer_lock(home, state.out):
-        if secret is not None:
-            kept = tokens.store(home, name, entry.address, secret)
-            entry = entry.model_copy(update={"keyring": kept})
-        config.write(home, config.with_entry(config.read(home), name, entry))
+    if not dry_run:
+        with writer_lock(home, state.out):
+            if secret is not None:
+                kept = tokens.store(home, name, entry.address, secret)
+                entry = entry.model_copy(update={"keyring": kept})
+            config.write(home, config.with_entry(config.read(home), name, entry))
     for problem in problems:
         state.out.warn(problem)
-    state.out.note(f"added {name}, {entry.address}, with {packs:,} packs")
-    state.out.result(
-        {"registry": _described(known), "packs": packs, "token_stored": secret is not None}
-    )
+    done = "would add" if dry_run else "added"
+    state.out.note(f"{done} {name}, {entry.address}, with {packs:,} packs")
+    stored = secret is not None and not dry_run
+    state.out.result({"registry": _described(known), "packs": packs, "token_stored": stored})
 
 
 def _entry(
@@ -183,6 +186,7 @@ def _remote(state: State, known: Known, secret: str | None = None) -> RemoteRegi
 def remove(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="A registry of `mbpm registry list`")],
+    dry_run: DryRun = False,
 ) -> None:
     """Remove a registry, its token and what is cached of it. Packs stay installed.
 
@@ -201,14 +205,14 @@ def remove(
             "the bundled registry is part of mbpm and cannot be removed",
             hint="`mbpm registry priority bundled 0` makes every other one come first",
         )
-    with writer_lock(home, state.out):
-        found = config.read(home)
-        entry = config.entry_of(found, name)
-        config.write(home, config.without(found, name))
-        tokens.forget(home, name, entry.address if entry.keyring else None)
-        remove_folder(folder_of(home, entry.address))
+    entry = config.entry_of(config.read(home), name)
+    if not dry_run:
+        with writer_lock(home, state.out):
+            config.write(home, config.without(config.read(home), name))
+            tokens.forget(home, name, entry.address if entry.keyring else None)
+            remove_folder(folder_of(home, entry.address))
     packs = [p.name for p in state.home.current().packs if p.registry == entry.address]
-    state.out.note(f"removed {name}, {entry.address}")
+    state.out.note(f"{'would remove' if dry_run else 'removed'} {name}, {entry.address}")
     if packs:
         listed = ", ".join(packs[:5]) + (" …" if len(packs) > 5 else "")
         state.out.warn(f"installed packs came from it and get no upgrades now: {listed}")
@@ -219,7 +223,10 @@ def remove(
 def priority(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="A registry of `mbpm registry list`")],
-    number: Annotated[int, typer.Argument(metavar="N", min=0, max=MAX_PRIORITY)],
+    number: Annotated[
+        int, typer.Argument(metavar="N", min=0, max=MAX_PRIORITY, help="The higher one comes first")
+    ],
+    dry_run: DryRun = False,
 ) -> None:
     """Set a registry's priority. It decides about names that nobody provided before.
 
@@ -229,10 +236,12 @@ def priority(
     from mbpm.registries import config
 
     state: State = ctx.obj
-    with writer_lock(state.home.path, state.out):
-        found = config.with_priority(config.read(state.home.path), name, number)
-        config.write(state.home.path, found)
-    state.out.note(f"{name} has priority {number}")
+    config.with_priority(config.read(state.home.path), name, number)
+    if not dry_run:
+        with writer_lock(state.home.path, state.out):
+            found = config.with_priority(config.read(state.home.path), name, number)
+            config.write(state.home.path, found)
+    state.out.note(f"{name} {'would have' if dry_run else 'has'} priority {number}")
     state.out.result({"registry": name, "priority": number})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbpm.options import Registries
 from mbpm.state import State
+from specs.errors import MbpmError
 
 if TYPE_CHECKING:
     from mbpm.catalogue import Catalogue
@@ -79,6 +81,13 @@ def command(
 def _nothing(state: State, catalogue: Catalogue, query: Query, installed: bool) -> None:
     asked = query.terms or query.base or query.domain or installed
     state.out.note("no pack matches" if asked else f"no packs in {catalogue.describe()}")
+    if len(query.terms) == 1 and state.out.mode == "human":
+        from mbpm.registries.alike import close
+
+        # a hint is not worth failing for
+        with suppress(MbpmError):
+            if found := close(query.terms[0].lower(), catalogue.sources()):
+                state.out.hint(f"did you mean `mbpm search {found}`?")
 
 
 def _print(state: State, found: list[tuple[PackSummary, str]], versions: dict[str, str]) -> None:

@@ -9,7 +9,9 @@ import typer
 
 from mbpm.options import Registries, complete_known
 from mbpm.state import State
-from specs.errors import AuthError, NetworkError, NotFoundError
+from specs.errors import AuthError, NetworkError, NotFoundError, UsageError
+from specs.names import check_name
+from specs.versions import Requirement, Version
 
 if TYPE_CHECKING:
     from mbpm.catalogue import Candidate
@@ -23,29 +25,41 @@ def command(
     ctx: typer.Context,
     name: Annotated[
         str,
-        typer.Argument(help="A pack, installed or in the registry", autocompletion=complete_known),
+        typer.Argument(
+            help="A pack, installed or in a registry; `NAME@REQUIREMENT` for another version",
+            autocompletion=complete_known,
+        ),
     ],
     registry: Registries = None,
 ) -> None:
     """Show what a pack is for, how well it does, what it is made of and its versions.
 
-    The installed version is shown where there is one, else the newest.
+    The installed version is shown where there is one, else the newest; with a requirement, the
+    newest version that meets it.
 
     $ mbpm show medical
+    $ mbpm show legal@=1.2.0
     $ mbpm show legal --registry team --json
     """
     from specs.evals import Evals
     from specs.manifest import EVALS_FILE
 
     state: State = ctx.obj
+    name, wanted = _parse(name)
     installed = state.home.current().pack(name)
+    if (
+        installed is not None
+        and wanted is not None
+        and not wanted.admits(Version(installed.version), prereleases=True)
+    ):
+        installed = None
     offers = _offers(state, name, registry, needed=installed is None)
     if installed is not None:
         manifest = state.home.store.manifest(installed.manifest)
         label = installed.registry
         evals = Evals.read(state.home.pack_dir(installed) / EVALS_FILE)
     else:
-        best = _newest(offers)
+        best = _newest(name, offers, wanted)
         assert best.origin is not None
         manifest, label = best.manifest(), best.origin.label
         blob, store = manifest.blob(EVALS_FILE), state.home.store
@@ -92,9 +106,25 @@ def _offers(
     return ()
 
 
-def _newest(offers: Sequence[Candidate]) -> Candidate:
+def _parse(text: str) -> tuple[str, Requirement | None]:
+    name, at, requirement = text.partition("@")
+    try:
+        check_name(name)
+        return name, Requirement(requirement) if at else None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _newest(name: str, offers: Sequence[Candidate], wanted: Requirement | None) -> Candidate:
     from registry_index.summary import newest_line
 
+    if wanted is not None:
+        fitting = [c for c in offers if wanted.admits(c.version)]
+        if not fitting:
+            raise NotFoundError(
+                f"no version of `{name}` is `{wanted}`", hint=f"`mbpm show {name}` lists them"
+            )
+        offers = fitting
     newest = newest_line(c.line for c in offers)
     return next(c for c in offers if c.line is newest)
 
@@ -109,8 +139,11 @@ def _print(
     lines: Sequence[IndexLine],
 ) -> None:
     from mbpm.output import size
+    from mbpm.registries.config import display_names
+    from specs.manifest import ADAPTER_FILE
 
     out = state.out
+    label = display_names(state.home.path, [label])[label]
     adapter = manifest.adapter
     out.line(f"{manifest.name} {manifest.version}: {manifest.description}")
     out.line()
@@ -123,6 +156,7 @@ def _print(
             f"rank {adapter.rank}, {adapter.modules} modules, acts on {adapter.activation}",
         ),
         ("size", size(manifest.size)),
+        ("memory", f"{size(manifest.blob(ADAPTER_FILE).size)} when resident, beside the base"),
         ("digest", manifest.digest()),
         ("installed", f"yes, from {label}" if installed else "no"),
     ]

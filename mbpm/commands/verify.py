@@ -26,28 +26,32 @@ def command(
     """Check every byte of installed packs and bases, and that each pack attaches to its base.
 
     Without names the bases are checked too. `--deep` also runs the base and compares what it says,
-    alone and with each pack, with what was recorded when the pack was made.
+    alone and with each pack, with what was recorded when the pack was made. `mbpm repair` mends
+    what is damaged.
 
     $ mbpm verify
     $ mbpm verify medical --deep
     """
-    from mbpm.verify import check_base, check_behaviour, check_pack, installed_packs
+    from mbpm.verify import check_base, check_behaviour, check_pack, installed_packs, steady
 
     state: State = ctx.obj
     home = state.home
-    generation = home.current()
-    packs = installed_packs(home, names or [])
-    checks = [check_pack(home, p, generation) for p in packs]
-    if deep:
-        state.out.note("replaying recorded answers")
-        sound = [(p, c) for p, c in zip(packs, checks, strict=True) if not c.problems]
-        bases = check_behaviour(home, sound)
-    else:
+
+    def look() -> list[Check]:
+        generation = home.current()
+        packs = installed_packs(home, names or [])
+        checks = [check_pack(home, p, generation) for p in packs]
         bases = []
-    done = {c.name for c in bases}
-    if not names:
-        bases += [check_base(home, b) for b in generation.bases if b.name not in done]
-    report(state, [*checks, *bases])
+        if deep:
+            state.out.note("replaying recorded answers")
+            sound = [(p, c) for p, c in zip(packs, checks, strict=True) if not c.problems]
+            bases = check_behaviour(home, sound)
+        done = {c.name for c in bases}
+        if not names:
+            bases += [check_base(home, b) for b in generation.bases if b.name not in done]
+        return [*checks, *bases]
+
+    report(state, steady(home, look))
 
 
 def report(state: State, checks: Sequence[Check]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mbpm.options import DryRun
 from mbpm.state import State
 from specs.errors import UsageError
 
@@ -30,13 +31,15 @@ def command(
             "Then `NAME` alone means every version",
         ),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
-    """Hide a published version from everybody who does not have it already.
+    """Hide a published version from everybody who does not have it already, or deprecate it.
 
     It stays installed where it is, and a lock that names it still gets it; nothing else chooses it.
-    Nothing is deleted.
+    Nothing is deleted, `--undo` takes it back, and so nothing is asked.
 
     $ mbpm yank legal@=1.2.0 --registry ~/packs
+    $ mbpm yank law --registry ~/packs --deprecate "renamed to legal"
     """
     from mbpm.commands.publish import directory
     from registry_index.marking import deprecate as mark
@@ -49,14 +52,23 @@ def command(
     if deprecate is not None:
         if undo:
             raise UsageError("`--undo` is for yanking; `--deprecate ''` takes a message back")
-        changed = mark(root, name, version, deprecate)
+        changed = mark(root, name, version, deprecate, dry_run=dry_run)
         done = "deprecated" if deprecate else "not deprecated any more"
     else:
         assert version is not None
-        changed = yank(root, name, version, undo=undo)
+        changed = yank(root, name, version, undo=undo, dry_run=dry_run)
         done = "to be had again" if undo else "yanked"
-    state.out.note(f"{which} is {done}" if changed else f"{which} is {done} already")
-    state.out.result({"pack": name, "version": version and version.text, "changed": changed})
+    if changed and dry_run:
+        state.out.note(f"{which} would be {done}")
+    else:
+        state.out.note(f"{which} is {done}" if changed else f"{which} is {done} already")
+    state.out.result(
+        {
+            "pack": name,
+            "version": version and version.text,
+            "changed": changed and not dry_run,
+        }
+    )
 
 
 def _parse(target: str, *, whole: bool) -> tuple[str, Version | None]:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from mbpm.fetch.network import Network
 
 
+_UNREACHABLE = (
+    "`--offline` goes on with what is known already; `mbpm doctor` shows the proxy in use"
+)
+
+
 def get(
     network: Network,
     url: str,
@@ -48,7 +53,10 @@ def get(
             except AgainError as error:
                 patience.after(error)
     except MbpmError as error:
-        raise type(error)(f"{shown(url)}: {error.message}", hint=error.hint) from None
+        hint = error.hint
+        if isinstance(error, NetworkError) and not network.offline:
+            hint = hint or _UNREACHABLE
+        raise type(error)(f"{shown(url)}: {error.message}", hint=hint) from None
 
 
 def _read(

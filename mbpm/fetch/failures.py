@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mbpm.fetch.network import shown
 from mbpm.fetch.wanted import AnySource
-from specs.blobs import FileSource
+from specs.blobs import FileSource, UrlSource
 from specs.errors import AuthError, IntegrityError, MbpmError, NetworkError, NotFoundError
 
 _KINDS: tuple[tuple[type[MbpmError], str], ...] = (
@@ -17,7 +17,10 @@ _KINDS: tuple[tuple[type[MbpmError], str], ...] = (
 )
 """The most telling kind decides the exit code."""
 _OFFLINE = "run it again without `--offline`; what was fetched is kept"
-_INCOMPLETE = "the registry or folder is incomplete: restore the file, or publish again"
+_PLACES = (FileSource, UrlSource)
+_INCOMPLETE = (
+    "the registry or folder is incomplete: whoever keeps it can restore the file, or publish again"
+)
 
 
 def called(source: AnySource) -> str:
@@ -40,7 +43,7 @@ def all_failed(
                 hint = _OFFLINE
             elif kind is NetworkError:
                 hint = found[0].hint or hint
-            elif kind is NotFoundError and all(isinstance(s, FileSource) for s, _ in failures):
+            elif kind is NotFoundError and all(isinstance(s, _PLACES) for s, _ in failures):
                 hint = _INCOMPLETE
             return kind(message, hint=hint)
     return MbpmError(message, hint=errors[0].hint)

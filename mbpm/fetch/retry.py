@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -157,5 +158,5 @@ def _is_certificate_error(error: BaseException | None) -> bool:
 
 
 def _words(error: Exception) -> str:
-    text = str(error)
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
     return text[:1].lower() + text[1:] if text else type(error).__name__

@@ -174,3 +174,14 @@ def test_works_on_a_full_disk(upgraded: Cli, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("mbpm.lock.write_atomic", full)
     upgraded.ok("gc", "--yes")
     assert "nothing to free" in upgraded.ok("gc").err
+
+
+def test_clean_of_downloads_only(upgraded: Cli) -> None:
+    copy = upgraded.home / "cache" / "registries" / "team-0123" / "index.sqlite"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"a copy of an index")
+    young = part(upgraded, f"{'a' * 64}.host.0.{'1' * 32}.part")
+    upgraded.ok("clean", "--partial", "--yes")
+    assert copy.exists() and not young.exists()
+    upgraded.ok("clean", "--yes")
+    assert not copy.exists()

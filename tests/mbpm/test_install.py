@@ -428,3 +428,10 @@ def test_registry_that_lacks_a_file(cli: Cli, registry: Path, publish: Publish) 
     assert result.err.count(str(lost)) == 1
     assert "the registry or folder is incomplete" in result.err
     assert cli.installed() == {}
+
+
+def test_an_address_is_no_target(cli: Cli) -> None:
+    result = cli("install", "https://example.org/x.mbpack")
+    assert result.code == 2
+    assert "`https://example.org/x.mbpack` is an address" in result.err
+    assert "`mbpm registry add NAME ADDRESS`" in result.err

@@ -198,3 +198,17 @@ def test_publisher_stands_in_the_index(
     assert document["publisher"] == "Jane <jane@example.org>"
     shown = cli.ok("show", "alpha", "--registry", registry)
     assert "publisher  Jane <jane@example.org>" in shown.out
+
+
+def test_dry_runs_change_nothing(cli: Cli, registry: Path, publish) -> None:
+    publish("alpha")
+    assert "would add team" in cli.ok("registry", "add", "team", registry, "--dry-run").err
+    assert "team" not in cli.ok("registry", "list").out
+    cli.ok("registry", "add", "team", registry, "--priority", "7")
+    before = cli.ok("registry", "list", "--json").json
+    assert "would have priority 9" in cli.ok("registry", "priority", "team", "9", "-s").err
+    assert "would remove team" in cli.ok("registry", "remove", "team", "-s").err
+    assert cli.ok("registry", "list", "--json").json == before
+    result = cli.ok("yank", "alpha@=1.0.0", "--registry", registry, "-s")
+    assert "alpha 1.0.0 would be yanked" in result.err
+    assert '"yanked":true' not in (registry / "index" / "al" / "ph" / "alpha").read_text()

@@ -46,3 +46,10 @@ def test_text_of_a_pack_cannot_drive_the_terminal(
     assert "\x1b" not in result.out
     assert "\r" not in result.out
     assert "\x07" not in result.out
+
+
+def test_a_name_that_is_nearly_right(cli: Cli, registry: Path, publish) -> None:
+    publish("legal")
+    result = cli.ok("search", "lgeal", "--registry", registry)
+    assert "no pack matches" in result.err
+    assert "hint: did you mean `mbpm search legal`?" in result.err

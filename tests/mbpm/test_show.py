@@ -57,3 +57,17 @@ def test_registry_whose_evals_were_changed(cli: Cli, registry: Path, publish: Pu
     result = cli("show", "alpha", "--registry", registry)
     assert result.code == 5
     assert "digest" in result.err
+
+
+def test_another_version_by_requirement(cli: Cli, registry: Path, publish) -> None:
+    for version in ("1.0.0", "1.1.0", "2.0.0"):
+        publish("alpha", version)
+    words = ("--registry", registry, "--json")
+    assert cli.ok("show", "alpha@1", *words).json["manifest"]["version"] == "1.1.0"
+    cli.ok("install", "alpha@=1.0.0", "--registry", registry, "--yes")
+    assert cli.ok("show", "alpha", *words).json["manifest"]["version"] == "1.0.0"
+    assert cli.ok("show", "alpha@2", *words).json["manifest"]["version"] == "2.0.0"
+    result = cli("show", "alpha@3", "--registry", registry)
+    assert result.code == 3
+    assert "no version of `alpha` is `3`" in result.err
+    assert cli("show", "alpha@x").code == 2
