@@ -194,17 +194,23 @@ class Requirement:
     def admits(self, version: Version, *, prereleases: bool = False) -> bool:
         """Whether `version` fits; a pre-release only where one of its own release is named, or
         with `prereleases`."""
-        comparators: tuple[_Comparator, ...] = self._comparators  # type: ignore[attr-defined]
-        if (
-            not prereleases
-            and version.prerelease is not None
-            and not any(c.pre_base == version.parts for c in comparators)
-        ):
-            return False
-        return all(c.admits(version) for c in comparators)
+        return _admits(self, version, prereleases)
 
     def __str__(self) -> str:
         return self.text
+
+
+@lru_cache(maxsize=65536)
+def _admits(requirement: Requirement, version: Version, prereleases: bool) -> bool:
+    """`Requirement.admits`, remembered: resolving asks the same again and again."""
+    comparators: tuple[_Comparator, ...] = requirement._comparators  # type: ignore[attr-defined]
+    if (
+        not prereleases
+        and version.prerelease is not None
+        and not any(c.pre_base == version.parts for c in comparators)
+    ):
+        return False
+    return all(c.admits(version) for c in comparators)
 
 
 def _check_version(text: str) -> str:

@@ -281,6 +281,8 @@ class _Refuter:
                 left = sum(o not in self._fallen for o in domain)
                 if left > 1 and (found is None or left < least):
                     found, least = name, left
+                    if least == 2:
+                        break
         return found
 
     def _relevant(self, falls: Iterable[Fall]) -> list[Fall]:

@@ -18,9 +18,10 @@ from mbpm.resolver.options import Options
 from mbpm.resolver.wants import Want, allows
 
 if TYPE_CHECKING:
+    from resolvelib.resolvers.criterion import Criterion
     from resolvelib.structs import RequirementInformation
 
-MAX_CONFLICTS = 100
+MAX_CONFLICTS = 20
 """Wrong choices to go back on. Where there are more, narrowing down all choices (`refute`) is the
 faster way to an answer."""
 MAX_ROUNDS = 10_000
@@ -35,7 +36,7 @@ def search(options: Options, wants: Sequence[Want]) -> dict[str, Option] | None:
     """
     # not `Resolver`: to leave out what nothing leads to, it follows requirements upwards, and comes
     # to no end in a circle that a changed choice has cut off (resolvelib 1.2.1, `_build_result`)
-    resolution: Resolution[Want, Option, str] = Resolution(_Provider(options), _Patience())
+    resolution = _Resolution(_Provider(options), _Patience())
     try:
         state = resolution.resolve(wants, max_rounds=MAX_ROUNDS)
     except (ResolutionImpossible, ResolutionTooDeep, _OutOfPatienceError):
@@ -62,6 +63,15 @@ def reached(wants: Iterable[Want], mapping: Mapping[str, Option]) -> dict[str, O
     return packs
 
 
+_LAST = 5
+
+
+def _blamed(causes: Sequence[RequirementInformation[Want, Option]]) -> set[str]:
+    """The names in the conflict that was met last."""
+    names = {c.requirement.key for c in causes}
+    return names | {c.parent.name for c in causes if c.parent is not None}
+
+
 class _OutOfPatienceError(Exception):
     pass
 
@@ -77,6 +87,26 @@ class _Patience(BaseReporter[Want, Option, str]):
             raise _OutOfPatienceError
 
 
+class _Resolution(Resolution[Want, Option, str]):
+    """resolvelib's, which asks of every choice in every round whether it still fits; most have not
+    changed since the last time."""
+
+    def __init__(self, provider: _Provider, reporter: BaseReporter[Want, Option, str]) -> None:
+        super().__init__(provider, reporter)
+        self._fitting: dict[str, tuple[Criterion[Want, Option], Option, bool]] = {}
+
+    def _is_current_pin_satisfying(self, name: str, criterion: Criterion[Want, Option]) -> bool:
+        pin = self.state.mapping.get(name)
+        if pin is None:
+            return False
+        known = self._fitting.get(name)
+        # a criterion is never changed, but replaced
+        if known is None or known[0] is not criterion or known[1] is not pin:
+            known = (criterion, pin, super()._is_current_pin_satisfying(name, criterion))
+            self._fitting[name] = known
+        return known[2]
+
+
 class _Provider(AbstractProvider[Want, Option, str]):
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -89,6 +119,25 @@ class _Provider(AbstractProvider[Want, Option, str]):
     def identify(self, requirement_or_candidate: Want | Option) -> str:
         return requirement_or_candidate.key
 
+    def narrow_requirement_selection(
+        self,
+        identifiers: Iterable[str],
+        resolutions: Mapping[str, Option],
+        candidates: Mapping[str, Iterator[Option]],
+        information: Mapping[str, Iterator[RequirementInformation[Want, Option]]],
+        backtrack_causes: Sequence[RequirementInformation[Want, Option]],
+    ) -> Iterable[str]:
+        # to the one name that is to be decided next, the first of those that rank alike
+        blamed = _blamed(backtrack_causes)
+        best, best_rank = "", _LAST + 1
+        for identifier in identifiers:
+            rank = self._rank(identifier, information, blamed)
+            if rank < best_rank:
+                best, best_rank = identifier, rank
+                if rank == 0:
+                    break
+        return [best]
+
     def get_preference(
         self,
         identifier: str,
@@ -97,16 +146,22 @@ class _Provider(AbstractProvider[Want, Option, str]):
         information: Mapping[str, Iterator[RequirementInformation[Want, Option]]],
         backtrack_causes: Sequence[RequirementInformation[Want, Option]],
     ) -> Any:
-        problem = self._options.problem
+        return self._rank(identifier, information, _blamed(backtrack_causes))
+
+    def _rank(
+        self,
+        identifier: str,
+        information: Mapping[str, Iterator[RequirementInformation[Want, Option]]],
+        blamed: Collection[str],
+    ) -> int:
+        """When a name is decided: what was asked for first."""
         if not any(i.requirement.positive for i in information[identifier]):
-            return 5
+            return _LAST
         if identifier in self._options.asked:
             return 0
-        if any(
-            identifier in (i.requirement.key, i.parent and i.parent.name) for i in backtrack_causes
-        ):
+        if identifier in blamed:
             return 1
-        record = problem.installed.get(identifier)
+        record = self._options.problem.installed.get(identifier)
         if record is None:
             return 4
         return 3 if record.auto else 2
