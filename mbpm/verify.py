@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,24 @@ def _pick(
             hint = f"did you mean `{close[0]}`?" if close else f"`{command}` shows what there is"
             raise NotFoundError(f"{what} `{name}` is not installed", hint=hint)
     return names or list(found)
+
+
+def steady(home: Home, look: Callable[[], list[Check]]) -> list[Check]:
+    """What `look` finds; looked at again where it met with what others took away meanwhile.
+
+    Raises:
+        MbpmError: as `look`.
+    """
+    while True:
+        number = home.current().number
+        try:
+            checks = look()
+        except MbpmError:
+            if home.current().number == number:
+                raise
+            continue
+        if home.current().number == number or not any(c.problems for c in checks):
+            return checks
 
 
 def check_pack(home: Home, pack: InstalledPack, generation: Generation) -> Check:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mbpm import verify
 from mbpm.home import Home
 from registry_index.packing import build_manifest
 from registry_index.publish import publish_base
@@ -46,6 +48,22 @@ def test_all_is_well(one: Cli) -> None:
 
 def test_nothing_installed(cli: Cli) -> None:
     assert "nothing is installed" in cli.ok("verify").err
+
+
+def test_what_others_take_away_meanwhile_is_not_damaged(
+    one: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = verify.check_base
+
+    def slow(*arguments: Any) -> verify.Check:
+        monkeypatch.undo()
+        one.ok("remove", "alpha", "--yes")
+        one.ok("base", "remove", "tiny", "--yes")
+        one.ok("gc", "--yes")
+        return check(*arguments)
+
+    monkeypatch.setattr(verify, "check_base", slow)
+    assert one.ok("verify", "--json").json == {"ok": True, "checks": []}
 
 
 def test_unknown_pack(one: Cli) -> None:
