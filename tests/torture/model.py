@@ -204,7 +204,8 @@ def _upgrade(now: Content, names: Sequence[str]) -> Content:
         if name in VERSIONS and name not in ("left", "right") and not now.packs[name].held:
             now = _choose(now, name, VERSIONS[name][-1], auto=True)
     pair = [n for n in ("left", "right") if n in now.packs]
-    if not names and not any(now.packs[n].held for n in pair):
+    wanted = not names or set(pair) <= set(names)
+    if wanted and not any(now.packs[n].held for n in pair):
         for name in pair:
             now = _choose(now, name, VERSIONS[name][-1], auto=True)
     return now
