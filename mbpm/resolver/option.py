@@ -74,6 +74,11 @@ class Option:
         return tuple((name, requirement(text)) for name, text in wanted if name not in skip)
 
     @cached_property
+    def required(self) -> dict[str, Requirement]:
+        """`requires` by name."""
+        return dict(self.requires)
+
+    @cached_property
     def refuses(self) -> tuple[tuple[str, Requirement], ...]:
         """Names and versions it cannot be with: what it conflicts with or replaces."""
         if self.candidate is None:

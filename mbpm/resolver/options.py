@@ -287,9 +287,9 @@ class Options:
             if a.via != b.name or (self.can_stand(a, b) and self.opted_in(b)):
                 return None
             return Clash("stands", a)
-        for name, wanted in a.requires:
-            if name == b.name and not self.satisfies(b, wanted):
-                return Clash("requires", a, name, wanted)
+        needed = a.required.get(b.name)
+        if needed is not None and not self.satisfies(b, needed):
+            return Clash("requires", a, b.name, needed)
         if b.candidate is None:
             return None
         for name, wanted in a.refuses:

@@ -86,6 +86,8 @@ class _Refuter:
         self._clashes: dict[tuple[Option, Option], Clash | None] = {}
         self._partners: dict[tuple[Option, str], Option] = {}
         self._falls = 0
+        self._open: dict[str, int] = {}
+        """How many options are left for each name."""
 
     def run(self) -> Refutation | dict[str, Option]:
         """A proof, or an option for every name."""
@@ -121,6 +123,7 @@ class _Refuter:
             if len(self._domains) >= MAX_NAMES:
                 return
             self._domains[name] = self._domain(name)
+            self._open[name] = len(self._domains[name])
             for option in self._domains[name]:
                 self._judge(option)
             for option in self._left(name):
@@ -192,6 +195,7 @@ class _Refuter:
         fall = Fall(self._falls, option, why, want, by, left, because, inner)
         self._fallen[option] = fall
         self._trail.append(option)
+        self._open[option.name] -= 1
 
     def _clash(self, a: Option, b: Option) -> Clash | None:
         self._options.shelf.comparisons += 1
@@ -264,7 +268,9 @@ class _Refuter:
             inner = [f for f in relevant if self._since(f, mark) and f.why != "assumed"]
             outer = [f for f in relevant if not self._since(f, mark)]
             while len(self._trail) > mark:
-                del self._fallen[self._trail.pop()]
+                risen = self._trail.pop()
+                del self._fallen[risen]
+                self._open[risen.name] += 1
             self._fall(option, "case", because=tuple(outer), inner=tuple(inner))
             changed = [name]
 
@@ -276,13 +282,13 @@ class _Refuter:
         """The name with the fewest options of those that must be there. What need not be there can
         be left out, as nothing that must be there needs it."""
         found, least = None, 0
-        for name, domain in self._domains.items():
-            if self._options.absent(name) in self._fallen:
-                left = sum(o not in self._fallen for o in domain)
-                if left > 1 and (found is None or left < least):
-                    found, least = name, left
-                    if least == 2:
-                        break
+        for name, left in self._open.items():
+            if left > 1 and (found is None or left < least):
+                if self._options.absent(name) not in self._fallen:
+                    continue
+                found, least = name, left
+                if least == 2:
+                    break
         return found
 
     def _relevant(self, falls: Iterable[Fall]) -> list[Fall]:
