@@ -118,7 +118,8 @@ class _Bench:
         for a in answer:
             self.notes.append(
                 f"request {a['seed']}: {a['packs']} packs chosen, {a['older']} of them older than "
-                f"the newest, {a['seconds'] * 1000:.0f} ms"
+                f"the newest, {a['seconds'] * 1000:.0f} ms, {a['processor'] * 1000:.0f} ms of them "
+                "processor time"
             )
         seed = typical["seed"]
         cold = [self._ask("resolve-cold", seed)["seconds"] * 1000 for _ in range(rounds)]
@@ -158,7 +159,8 @@ class _Bench:
         (root / "wanted.txt").write_text("\n".join(wanted))
         self.notes.append(
             f"pip and uv choose from {projects} projects of the same requirements, without our "
-            "conflicts and provided names; their times are of whole processes"
+            "conflicts and provided names; their times are of whole processes, and pip fetches the "
+            "(empty) wheels too"
         )
         uv = program("uv")
         if uv is None:

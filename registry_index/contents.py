@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from specs.attach import check_attach
 from specs.base_card import BaseCard
 from specs.blobs import Blob
+from specs.described import BaseRef
 from specs.errors import IntegrityError, NotFoundError
 from specs.evals import Evals
 from specs.knowledge import check_knowledge
@@ -17,7 +18,6 @@ from specs.manifest import (
     EVALS_FILE,
     KNOWLEDGE_FILE,
     ROUTING_FILE,
-    BaseRef,
     Manifest,
 )
 from specs.safetensors_header import TensorInfo, read_header

@@ -17,16 +17,19 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from specs.base_card import BaseCard
 from specs.errors import IntegrityError, MbpmError, NotFoundError, UsageError
 from specs.index_line import IndexLine, RegistryConfig
 from specs.model import MAX_DOCUMENT_BYTES, check_format, describe, load_json
 from specs.names import check_name
 from specs.summary import MAX_INDEX_BYTES
 from specs.versions import Version
+
+if TYPE_CHECKING:
+    from specs.base_card import BaseCard
 
 CONFIG_FILE = "config.json"
 INDEX_DIR = "index"
@@ -251,6 +254,8 @@ class Registry:
             ) from None
 
     def _card(self, file: Path) -> BaseCard:
+        from specs.base_card import BaseCard
+
         card = BaseCard.parse(read_file(file, MAX_DOCUMENT_BYTES), str(file))
         if card.name != file.stem:
             raise IntegrityError(f"{file}: is the card of `{card.name}`")

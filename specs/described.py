@@ -7,8 +7,15 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from specs.model import Contract
-from specs.names import Name, Requirable
+from specs.names import Name, Requirable, Sha256
 from specs.versions import RequirementText, VersionText
+
+
+class BaseRef(Contract):
+    """The base a pack was made for; the fingerprint decides, the name is for people."""
+
+    name: Name
+    fingerprint: Sha256
 
 
 class Described(Contract):

@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from specs.described import Described, Relations
-from specs.manifest import BaseRef
+from specs.described import BaseRef, Described, Relations
 from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name, Sha256
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from specs.blobs import Blob
+from specs.described import BaseRef as BaseRef
 from specs.described import Described, Relations
 from specs.model import Contract
-from specs.names import Name, Sha256
+from specs.names import Sha256
 
 Activation = Literal["answer", "full"]
 """Where an adapter acts: from the start of the assistant's turn, or on every token."""
@@ -28,13 +29,6 @@ PACK_FILES = frozenset(
 REQUIRED_FILES = frozenset([ADAPTER_FILE, ROUTING_FILE, EVALS_FILE, README_FILE])
 
 ShortText = Annotated[str, Field(max_length=2000)]
-
-
-class BaseRef(Contract):
-    """The base a pack was made for; the fingerprint decides, the name is for people."""
-
-    name: Name
-    fingerprint: Sha256
 
 
 class AdapterInfo(Contract):

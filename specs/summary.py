@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from specs.described import BaseRef
 from specs.index_line import Count, EvalSummary, OneLine
-from specs.manifest import BaseRef
 from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name, Sha256
 from specs.versions import VersionText

@@ -19,7 +19,6 @@ from registry_index.summary import Summary, parse_page, read_summary, summary_of
 from registry_index.tree import BASES_DIR, INDEX_DIR, Registry, index_path, read_file
 from specs.blobs import FileSource
 from specs.errors import IntegrityError, MbpmError, NotFoundError
-from specs.manifest import Manifest
 from specs.model import MAX_DOCUMENT_BYTES
 from specs.registries import BUNDLED
 from specs.summary import PackSummary
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from specs.base_card import BaseBlob, BaseCard
     from specs.blobs import Blob
     from specs.index_line import IndexLine
+    from specs.manifest import Manifest
 
 __all__ = ["BUNDLED", "FolderRegistry"]
 
@@ -167,6 +167,8 @@ class FolderRegistry:
 
     def manifest(self, line: IndexLine) -> Manifest:
         """As `Source.manifest`."""
+        from specs.manifest import Manifest
+
         what = f"the manifest of {line.name} {line.version}"
         file = self.registry.blob_path(line.manifest)
         return Manifest.parse(self._read(line.manifest, what, "in the index"), str(file))

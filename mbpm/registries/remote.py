@@ -16,7 +16,6 @@ from mbpm.registries.query import Found, Query
 from mbpm.registries.refresh import Refreshed, Refresher
 from mbpm.registries.searching import search
 from registry_index.tree import blob_path, index_path
-from specs.base_card import BaseCard
 from specs.blobs import FileSource, UrlSource
 from specs.errors import (
     AuthError,
@@ -27,7 +26,6 @@ from specs.errors import (
     UsageError,
 )
 from specs.index_line import RegistryConfig
-from specs.manifest import Manifest
 from specs.model import MAX_DOCUMENT_BYTES
 from specs.names import check_name
 from specs.summary import PackSummary
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from specs.base_card import BaseBlob
     from specs.blobs import Blob
     from specs.index_line import IndexLine
+    from specs.manifest import Manifest
 
 T = TypeVar("T")
 
@@ -232,6 +231,8 @@ class RemoteRegistry:
         def ask(cache: Cache) -> list[BaseOffer]:
             with cache.guarded() as db:
                 rows = db.execute("SELECT name, digest FROM bases ORDER BY name").fetchall()
+            from specs.base_card import BaseCard
+
             offers = []
             for name, digest in rows:
                 raw = cache.document(digest)
@@ -247,6 +248,8 @@ class RemoteRegistry:
 
     def base(self, name: str) -> BaseOffer:
         """As `Source.base`."""
+        from specs.base_card import BaseCard
+
         url = f"{self.label}/bases/{check_name(name)}.json"
         raw = self._network.get(url, limit=MAX_DOCUMENT_BYTES).data or b""
         return BaseOffer(BaseCard.parse(raw, url), self.label, Path("/"), self._base_sources)
@@ -285,6 +288,8 @@ class RemoteRegistry:
 
     def manifest(self, line: IndexLine) -> Manifest:
         """As `Source.manifest`."""
+        from specs.manifest import Manifest
+
         what = f"the manifest of {line.name} {line.version}"
         raw = self._document(line.manifest, line.manifest_size, what)
         return Manifest.parse(raw, f"{self.label}: {what}")
