@@ -85,10 +85,12 @@ class _Bench:
     def search(self, rounds: int) -> list[Case]:
         """In-process, and the whole command."""
         found = self._ask("search", *TERMS)
+        slowest = max(answer["seconds"] for answer in found.values())
+        self.notes.append(f"the slowest search took {slowest * 1000:.0f} ms by the clock")
         cases = [
             Case(
-                f"search `{text}`: {found[text]['total']:,} found, in process",
-                found[text]["seconds"] * 1000,
+                f"search `{text}`: {found[text]['total']:,} found, processor time",
+                found[text]["processor"] * 1000,
                 None,
                 None,
                 None,
@@ -113,8 +115,8 @@ class _Bench:
     def resolve(self, rounds: int) -> list[Case]:
         """Choosing versions for 30 packs, beside pip and uv where they are there."""
         answer = self._ask("resolve", *SEEDS)["requests"]
-        taken = sorted(a["seconds"] * 1000 for a in answer)
-        typical = sorted(answer, key=lambda a: a["seconds"])[len(answer) // 2]
+        taken = sorted(a["processor"] * 1000 for a in answer)
+        typical = sorted(answer, key=lambda a: a["processor"])[len(answer) // 2]
         for a in answer:
             self.notes.append(
                 f"request {a['seed']}: {a['packs']} packs chosen, {a['older']} of them older than "
@@ -128,7 +130,7 @@ class _Bench:
         kept = f"resolve 30 packs ({typical['packs']} chosen, {typical['older']} older)"
         cases = [
             Case(
-                f"{kept}, index files here: median of {len(SEEDS)} requests",
+                f"resolve 30 packs, index files here, processor time: median of {len(SEEDS)}",
                 median(taken),
                 None,
                 None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,24 @@ if TYPE_CHECKING:
     from specs.summary import PackSummary
 
 __all__ = ["BaseOffer", "Candidate", "Catalogue", "Origin", "line_of", "read_local"]
+
+
+class UnknownPackError(NotFoundError):
+    """No registry has a pack of this name. What was meant is only looked for if somebody asks:
+    choosing versions meets many such names, of virtual packs, and tells of none."""
+
+    def __init__(self, message: str, alike: Callable[[], str]) -> None:
+        super().__init__(message)
+        self._alike = alike
+
+    @property
+    def hint(self) -> str | None:
+        """The pack that was probably meant."""
+        return self._alike()
+
+    @hint.setter
+    def hint(self, value: str | None) -> None:
+        """Nobody else knows better."""
 
 
 class Catalogue:
@@ -152,7 +170,7 @@ class Catalogue:
         for source in self._known:
             if (found := _offered(source, name)) is not None:
                 return found
-        raise NotFoundError(f"no pack `{name}` in {self.describe()}", hint=self._alike(name))
+        raise UnknownPackError(f"no pack `{name}` in {self.describe()}", lambda: self._alike(name))
 
     def _from_its_own(self, label: str, name: str) -> Sequence[Candidate]:
         hint = f"`--registry NAME` takes `{name}` from another registry, if that is what you want"
