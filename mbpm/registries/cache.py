@@ -179,6 +179,12 @@ class Cache:
             self.folder.rename(gone)
         except FileNotFoundError:
             return
+        except OSError as error:
+            # Windows, while somebody else has it open
+            raise MbpmError(
+                f"{self.folder}: is damaged, and cannot be dropped ({error.strerror})",
+                hint="end other mbpm commands, then `mbpm clean`",
+            ) from None
         remove(gone)
 
 
