@@ -394,3 +394,99 @@ def test_mirrors_of_the_registry_are_tried_after_it(
 def test_did_you_mean_from_the_cache(cli: Cli, team: Static) -> None:
     assert "did you mean `alpha`?" in cli("install", "alpah").err
     assert "did you mean `team`?" in cli("registry", "remove", "taem").err
+
+
+def test_a_clock_that_was_wrong_does_not_stop_refreshing(
+    cli: Cli, team: Static, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future = time.time() + 1e8
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: future)
+        cli.ok("registry", "refresh")
+    publish("gamma")
+    assert "gamma" in cli.ok("search", "gamma").out
+    past = time.time() - 1e8
+    publish("delta")
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: past)
+        assert "delta" in cli.ok("search", "delta").out
+
+
+def test_a_server_that_is_down_is_not_asked_by_every_command(
+    cli: Cli, team: Static, always_stale: None
+) -> None:
+    team.down = True
+    cli.ok("search")
+    team.forget()
+    result = cli.ok("search")
+    assert team.asked == []
+    assert "cannot be reached; going on with what was cached" in result.err
+    # unless it is told to
+    assert cli("registry", "refresh").code == 6
+
+
+def test_refreshing_several_goes_on_after_a_failure(
+    cli: Cli, team: Static, registry: Path, tmp_path: Path
+) -> None:
+    with serve(registry) as other:
+        cli.ok("registry", "add", "a-first", other.url, "--priority", "60")
+    result = cli("registry", "refresh", "--json")
+    assert result.code == 6
+    assert [r["name"] for r in result.json["refreshed"]] == ["team"]
+    assert "error" in result.json
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "code", "said"),
+    [
+        ("/summary/root.json", b"[" * 100_000, 5, "root.json"),
+        ("/summary/root.json", b"{}" + b" " * 5_000_000, 6, "more than"),
+        ("/config.json", b'{"format":1,"name":"../x"}', 5, "config.json"),
+        ("/config.json", b'{"format":2,"name":"x"}', 1, "has format 2"),
+        ("/bases/tiny.json", b"{}", 0, "is not what the summary says"),
+    ],
+)
+def test_a_server_that_sends_something_else(
+    cli: Cli, site: Static, publish: Publish, path: str, content: bytes, code: int, said: str
+) -> None:
+    publish("alpha")
+    site.changed[path] = content
+    result = cli("registry", "add", "team", site.url)
+    assert result.code == code
+    assert said in result.err
+
+
+def test_a_page_that_is_not_its_digest(cli: Cli, site: Static, publish: Publish) -> None:
+    publish("alpha")
+    summary = read_summary(Registry(site.root))
+    assert summary is not None
+    digest, size = summary.root.pages[0]
+    site.changed[f"/summary/{digest}"] = b"x" * size
+    result = cli("registry", "add", "team", site.url)
+    assert result.code == 5
+    assert f"summary/{digest}: its bytes do not match its name" in result.err
+    site.changed[f"/summary/{digest}"] = b"x" * (size + 1)
+    assert cli("registry", "add", "team", site.url).code == 6
+
+
+def test_evals_of_a_remote_pack_that_are_not_their_digest(cli: Cli, team: Static) -> None:
+    from specs.manifest import Manifest
+
+    (line,) = Registry(team.root).lines("alpha")
+    raw = Registry(team.root).blob_path(line.manifest).read_bytes()
+    blob = Manifest.parse(raw, "m").blob("evals.json")
+    team.changed[f"/blobs/{blob.sha256[:2]}/{blob.sha256}"] = b"x" * blob.size
+    result = cli("show", "alpha")
+    assert result.code == 5
+    assert "its bytes do not match its digest (evals.json)" in result.err
+
+
+def test_a_path_on_the_publishers_machine_is_no_source(
+    cli: Cli, registry: Path, publish: Publish, tmp_path: Path
+) -> None:
+    publish("alpha")
+    # the card names a file of this very machine, which a stranger's registry must not reach
+    with serve(registry) as site:
+        result = cli("install", "alpha", "--registry", site.url, "--yes")
+    assert result.code == 3
+    assert "base-files" not in result.err
