@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from specs.base_card import BaseBlob
     from specs.blobs import Blob
     from specs.bundle import BundledBase, BundledPack
-    from specs.generation import InstalledPack
+    from specs.generation import InstalledBase, InstalledPack
     from specs.index_line import IndexLine
     from specs.manifest import Manifest
 
@@ -102,6 +102,10 @@ class BundleCatalogue:
     def bases(self) -> Sequence[BaseOffer]:
         """The bases, by name."""
         return list(self._offers.values())
+
+    def find_base(self, record: InstalledBase) -> BaseOffer | None:
+        """The very base a record names."""
+        return next((o for o in self.bases() if o.card.fingerprint == record.fingerprint), None)
 
     def wanted(self) -> list[Candidate]:
         """The packs that somebody asked for when the bundles were made; all, where nobody did."""

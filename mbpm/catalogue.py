@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mbpm.output import Output
     from mbpm.registries.query import Query
     from mbpm.registries.source import Source
-    from specs.generation import InstalledPack
+    from specs.generation import InstalledBase, InstalledPack
     from specs.summary import PackSummary
 
 __all__ = ["BaseOffer", "Candidate", "Catalogue", "Origin", "line_of", "read_local"]
@@ -231,12 +231,8 @@ class Catalogue:
                 candidate = _find_in(kind, Path(path), record)
                 if candidate is not None and candidate.line.manifest == record.manifest:
                     return candidate
-        first = self.source(record.registry)
-        if first is None and is_url(record.registry):
-            # by its digest, a pack is the same from anywhere
-            first = self._open(Known("", record.registry, 0))
         failure: MbpmError | None = None
-        for source in dict.fromkeys([*([first] if first else []), *self.sources()]):
+        for source in dict.fromkeys([*self._origin(record.registry), *self.sources()]):
             try:
                 for line in source.lines(record.name):
                     if line.manifest == record.manifest:
@@ -248,6 +244,14 @@ class Catalogue:
         if failure is not None:
             raise failure
         return None
+
+    def _origin(self, label: str) -> list[Source]:
+        """The registry a record names, although nobody may have configured it: by its digest,
+        what is found again is the same from anywhere."""
+        found = self.source(label)
+        if found is None and is_url(label):
+            found = self._open(Known("", label, 0))
+        return [found] if found is not None else []
 
     # looking around
 
@@ -325,6 +329,18 @@ class Catalogue:
                 for offer in source.bases():
                     offers.setdefault(offer.card.name, offer)
         return list(offers.values())
+
+    def find_base(self, record: InstalledBase) -> BaseOffer | None:
+        """The very base a record names, by its fingerprint: also from where it came."""
+        for offer in self.bases():
+            if offer.card.fingerprint == record.fingerprint:
+                return offer
+        for source in self._origin(record.registry):
+            with self._spared(source):
+                for offer in source.bases():
+                    if offer.card.fingerprint == record.fingerprint:
+                        return offer
+        return None
 
     def base(self, name: str) -> BaseOffer:
         """The base called `name`.

@@ -17,7 +17,7 @@ from specs.names import check_name
 from specs.versions import Requirement, Version
 
 if TYPE_CHECKING:
-    from mbpm.catalogue import BaseOffer, Candidate, Catalogue
+    from mbpm.catalogue import Candidate, Catalogue
     from mbpm.home import Home
     from mbpm.resolver import Request, Solution
     from mbpm.store import Store
@@ -292,7 +292,14 @@ def prepare_repair(
         blobs = [f.blob for f in card.files] if card else []
         damaged = damaged_blobs(store, store.base_path(base.card), blobs)
         if card is None or damaged or not whole_base(store, card):
-            offer = _offer(base.name, base.fingerprint, catalogue)
+            offer = catalogue.find_base(base)
+            if offer is None:
+                raise IntegrityError(
+                    f"base {base.name} ({base.fingerprint[:12]}) is damaged, and no registry "
+                    "offers it",
+                    hint="`--registry` names one that has it; `mbpm base list` shows the bases "
+                    "there are",
+                )
             # its registry may describe it in other words now
             new = base.model_copy(update={"card": offer.card.digest()})
             changes.put_base(BaseStep(new, offer.card, offer, damaged))
@@ -311,16 +318,6 @@ def prepare_repair(
         card = base_for(manifest, changes, catalogue.bases)
         changes.put_pack(PackStep(record, manifest, candidate, card, damaged))
     return changes.prepared()
-
-
-def _offer(name: str, fingerprint: str, catalogue: Catalogue) -> BaseOffer:
-    for offer in catalogue.bases():
-        if offer.card.fingerprint == fingerprint:
-            return offer
-    raise IntegrityError(
-        f"base {name} ({fingerprint[:12]}) is damaged, and no registry offers it",
-        hint="`--registry` names one that has it; `mbpm base list` shows the bases there are",
-    )
 
 
 def known_manifests(generation: Generation, store: Store) -> dict[str, Manifest]:

@@ -85,12 +85,12 @@ def _put_base(record: InstalledBase, changes: Changes, catalogue: Supply) -> Non
         else:
             changes.put_base(BaseStep(record, card, None))
         return
-    for offer in catalogue.bases():
-        if offer.card.fingerprint == record.fingerprint:
-            new = record.model_copy(update={"card": offer.card.digest()})
-            changes.put_base(BaseStep(new, offer.card, offer))
-            return
-    raise ResolutionError(
-        f"base {record.name} ({record.fingerprint[:12]}) cannot be had any more",
-        hint="`--registry` names a registry that has it",
-    )
+    offer = catalogue.find_base(record)
+    if offer is None:
+        raise ResolutionError(
+            f"base {record.name} ({record.fingerprint[:12]}) cannot be had from "
+            f"{record.registry} any more",
+            hint="`mbpm registry add` adds one that has it",
+        )
+    new = record.model_copy(update={"card": offer.card.digest()})
+    changes.put_base(BaseStep(new, offer.card, offer))

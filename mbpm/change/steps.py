@@ -31,6 +31,9 @@ class Supply(Protocol):
     def bases(self) -> Sequence[BaseOffer]:
         """The bases there are."""
 
+    def find_base(self, record: InstalledBase) -> BaseOffer | None:
+        """The very base a record names."""
+
 
 class Offers(Supply, Protocol):
     """What there is to choose from: the catalogue, or what bundles hold."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mbpm.registries.source import Source
     from mbpm.store import Store
     from specs.base_card import BaseCard
-    from specs.generation import InstalledPack
+    from specs.generation import InstalledBase, InstalledPack
     from specs.index_line import IndexLine
 
 _ELSEWHERE = (NotFoundError, NetworkError, AuthError)
@@ -102,6 +102,10 @@ class LockSupply:
             IntegrityError: a registry describes one otherwise now.
         """
         return [self._offer(b) for b in self._lock.bases if not self._here(b)]
+
+    def find_base(self, record: InstalledBase) -> BaseOffer | None:
+        """The very base a record names; raises as `bases`."""
+        return next((o for o in self.bases() if o.card.fingerprint == record.fingerprint), None)
 
     def _here(self, base: LockedBase) -> bool:
         from mbpm.inventory import whole_base

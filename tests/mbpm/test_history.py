@@ -189,3 +189,11 @@ def test_generation_that_never_counted_is_none(changed: Cli) -> None:
         assert result.code == 3
         assert "there is no generation 4" in result.err
     assert changed.installed() == {"alpha": "2.0.0", "beta": "1.0.0"}
+
+
+def test_rollback_to_a_base_that_nothing_installed_tells_of(changed: Cli) -> None:
+    changed.ok("rollback", "0", "--yes")
+    changed.ok("gc", "--yes")
+    changed.ok("rollback", "1", "--yes")
+    assert changed.bases() == ["tiny"]
+    changed.ok("verify")
