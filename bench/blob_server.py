@@ -32,6 +32,8 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    # else what follows the headers waits for their acknowledgement
+    disable_nagle_algorithm = True
     root: ClassVar[Path]
     sent: ClassVar[int] = 0
     rate: ClassVar[int] = 0

@@ -25,6 +25,11 @@ _BACKGROUND_CHUNKS = 3
 """From so many chunks on, the digest of the whole is computed while they come."""
 
 
+_MOST_UNHASHED = 8
+_MAX_VECTOR = 512
+"""The most pieces that one system call writes."""
+
+
 class LostError(Exception):
     """Somebody else took the part file over, or removed it."""
 
@@ -66,6 +71,9 @@ class Part:
         self._changed = threading.Condition(self._lock)
         self._verified = bytearray(len(blob.chunks))
         self._count = 0
+        self._front = 0
+        """How many chunks are verified without a gap, from the first one on."""
+        self._hashed = 0
         self._closed = False
         self._writers = 0
         self._next_beat = time.monotonic() + parts.BEAT_SECONDS
@@ -139,6 +147,7 @@ class Part:
                 self._writers -= 1
                 self._changed.notify_all()
         self._mark(chunk.index)
+        self._let_hash_catch_up()
         return True
 
     def wrong(self, index: int, name: str) -> IntegrityError:
@@ -175,10 +184,23 @@ class Part:
                 return
             self._verified[index] = True
             self._count += 1
+            while self._front < len(self._verified) and self._verified[self._front]:
+                self._front += 1
             self._chunks.seek(index)
             self._chunks.write(b"1")
             self._changed.notify_all()
         self._progress.advance(self.length(index))
+
+    def _let_hash_catch_up(self) -> None:
+        """Bring no more while the digest of the whole lags: in the end nothing runs beside it."""
+        with self._changed:
+            while (
+                self._background
+                and self._front - self._hashed > _MOST_UNHASHED
+                and self._failure is None
+                and not self._closed
+            ):
+                self._changed.wait()
 
     def beat(self) -> None:
         """Show that the owner lives, now and then."""
@@ -223,7 +245,9 @@ class Part:
         try:
             work()
         except BaseException as error:
-            self._failure = error
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
 
     def _hash(self, stream: FileIO) -> None:
         """Hash the chunks in order, each once it is verified, as they stand in the file."""
@@ -239,6 +263,9 @@ class Part:
                 if not _fill(stream, data):
                     raise LostError
                 self._whole.update(data)
+                with self._changed:
+                    self._hashed += 1
+                    self._changed.notify_all()
 
     def _write_through(self) -> None:
         """Begin early with what takes long: the disk is slower than everything else."""
@@ -299,9 +326,6 @@ class Part:
             thread.join()
         self._stream.close()
         self._chunks.close()
-
-
-_MAX_VECTOR = 512
 
 
 def _fill(stream: FileIO, buffer: memoryview) -> bool:

@@ -14,8 +14,7 @@ from mbpm.fetch.job import StoppedError
 from mbpm.fetch.retry import AgainError, explained
 
 if TYPE_CHECKING:
-    import httpx
-
+    from mbpm.fetch.http import httpx
     from mbpm.fetch.rate import Rate
 
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-import httpx
-
 from mbpm import __version__
 from mbpm.fetch import certificates, limits
+from mbpm.fetch.http import httpx
 from mbpm.fetch.network import shown
 from mbpm.fetch.proxies import proxy_for
 from mbpm.fetch.retry import AgainError, explained, retry_after
@@ -124,6 +123,12 @@ def _proxy(url: str | None, context: ssl.SSLContext) -> httpx.Proxy | None:
 def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port
+
+
+def said(response: httpx.Response, header: str) -> str | None:
+    """What an answer says in a header; None where it says nothing that could be sent back."""
+    text = str(response.headers.get(header, ""))
+    return text if text and text.isascii() and text.isprintable() else None
 
 
 def refuse(response: httpx.Response) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import httpx
-
 from mbpm.fetch.body import pieces
-from mbpm.fetch.client import Client, refuse
+from mbpm.fetch.client import Client, refuse, said
+from mbpm.fetch.http import httpx
 from mbpm.fetch.network import Document, shown
 from mbpm.fetch.retry import AgainError, Patience
 from specs.errors import MbpmError, NetworkError
@@ -67,8 +66,8 @@ def _read(
     modified: str | None,
     never: threading.Event,
 ) -> Document:
-    headers, address = response.headers, str(response.url)
-    tag, date = headers.get("etag"), headers.get("last-modified")
+    address = str(response.url)
+    tag, date = said(response, "etag"), said(response, "last-modified")
     if response.status_code == httpx.codes.NOT_MODIFIED and (etag or modified):
         return Document(None, tag or etag, date or modified, address)
     refuse(response)

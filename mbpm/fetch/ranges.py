@@ -17,12 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import httpx
-
 from mbpm.fetch import limits
 from mbpm.fetch.assembly import Chunk, Part
 from mbpm.fetch.body import pieces
-from mbpm.fetch.client import refuse
+from mbpm.fetch.client import refuse, said
+from mbpm.fetch.http import httpx
 from mbpm.fetch.job import StoppedError
 from mbpm.fetch.retry import AgainError, Patience
 from specs.blobs import CHUNK_BYTES
@@ -31,8 +30,8 @@ from specs.errors import IntegrityError, MbpmError
 if TYPE_CHECKING:
     from mbpm.fetch.job import Job
 
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_TOTAL = re.compile(r"bytes \*/(\d+)")
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+_TOTAL = re.compile(r"bytes \*/(\d{1,18})")
 
 
 def from_url(url: str, job: Job, private: Mapping[str, str] | None = None) -> None:
@@ -232,9 +231,9 @@ class _Ranges:
                 raise _other_size(int(told[1]), size)
             raise AgainError("answers 416 to a range that it should have")
         refuse(response)
-        etag = response.headers.get("etag", "")
+        etag = said(response, "etag")
         # a weak tag does not promise equal bytes
-        now = etag if etag.startswith('"') else None
+        now = etag if etag and etag.startswith('"') else None
         before, self._etag = self._etag, now
         changed = before is not None and before != now
         if status != httpx.codes.PARTIAL_CONTENT:

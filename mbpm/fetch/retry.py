@@ -12,9 +12,9 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 import httpcore
-import httpx
 
 from mbpm.fetch import limits
+from mbpm.fetch.http import httpx
 from mbpm.fetch.job import StoppedError
 from specs.errors import AuthError, MbpmError, NetworkError
 
@@ -102,7 +102,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     A date counts from the server's own `Date`: this machine's clock may be wrong.
     """
     text = headers.get("retry-after", "").strip()
-    if text.isdigit():
+    if text.isdecimal():
         return float(text[:9])
     then = _date(text)
     if then is None:

@@ -7,11 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import httpx
-
 from mbpm.fetch import limits, parts
 from mbpm.fetch.body import pieces
-from mbpm.fetch.client import Client, refuse
+from mbpm.fetch.client import Client, refuse, said
+from mbpm.fetch.http import httpx
 from mbpm.fetch.retry import AgainError, Patience
 from specs.blobs import CHUNK_BYTES
 from specs.errors import IntegrityError
@@ -19,7 +18,7 @@ from specs.errors import IntegrityError
 if TYPE_CHECKING:
     from mbpm.fetch.job import Job
 
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
 def whole_file(
@@ -105,8 +104,8 @@ class _File:
 
     def _begin(self, response: httpx.Response, start: int) -> int | None:
         """Go where the body of an answer belongs; the size of the file, where it is told."""
-        etag = response.headers.get("etag", "")
-        self._etag = etag if etag.startswith('"') else None
+        etag = said(response, "etag")
+        self._etag = etag if etag and etag.startswith('"') else None
         if response.status_code != httpx.codes.PARTIAL_CONTENT:
             self._stream.seek(0)
             self._stream.truncate()
