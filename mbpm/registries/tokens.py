@@ -87,7 +87,8 @@ def _below(url: str, address: str) -> bool:
     if (one.port or default) != (other.port or default):
         return False
     # a path that a server may read as another one gets nothing
-    if any(part in one.path.lower() for part in ("/../", "/./", "%2e", "\\", "%5c", "%2f")):
+    path = one.path.lower() + "/"
+    if any(part in path for part in ("/../", "/..;", "/./", "/.;", "%2e", "\\", "%5c", "%2f")):
         return False
     return (one.path + "/").startswith(other.path + "/")
 

@@ -133,6 +133,8 @@ def test_a_variable_that_could_mean_two_registries(
         "https://packs.example/teammates/config.json",
         "https://packs.example/other/config.json",
         "https://packs.example/team/../other/config.json",
+        "https://packs.example/team/..",
+        "https://packs.example/team/..;/other/config.json",
         "https://packs.example/team/%2e%2e/other/config.json",
         "https://packs.example/team/..%2fother/config.json",
         "https://packs.example/",
