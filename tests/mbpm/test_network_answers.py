@@ -49,6 +49,12 @@ def test_a_weak_tag_promises_nothing(store: Store, site: Site) -> None:
     assert [h.get("if-range") for h in site.headers] == [None, None]
 
 
+def test_a_tag_that_cannot_be_sent_back_is_none(store: Store, site: Site) -> None:
+    site.etag, site.cuts = '"\u00e9"', [5]
+    fetch(store, BLOB, site.url + "/w")
+    assert [h.get("if-range") for h in site.headers] == [None, None]
+
+
 def test_a_tag_that_changes_costs_no_chunk(store: Store, site: Site) -> None:
     """The same bytes under another tag, as some mirrors have it."""
     site.etag, site.cuts = '"one"', [CHUNK_BYTES + 5]
@@ -140,6 +146,17 @@ def test_no_harm_in(store: Store, monkeypatch: pytest.MonkeyPatch, fault: str) -
         fetch(store, BLOB, server.url + "/w")
 
 
+@pytest.mark.parametrize("place", ["{}-9/10", "0-{}/10", "0-9/{}"])
+def test_a_range_with_numbers_that_nobody_can_count(
+    store: Store, site: Site, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(limits, "RETRIES", 2)
+    told = {"Content-Range": "bytes " + place.format("9" * 5000)}
+    site.statuses = [(206, told)] * 4
+    with pytest.raises(IntegrityError, match="another range than was asked for"):
+        fetch(store, BLOB, site.url + "/w")
+
+
 class TestRetryAfter:
     """How long a server asks to wait."""
 
@@ -148,7 +165,9 @@ class TestRetryAfter:
         assert retry_after({"retry-after": " 0 "}) == 0.0
         assert retry_after({"retry-after": "9" * 40}) == 999999999.0
 
-    @pytest.mark.parametrize("text", ["", "soon", "-1", "1.5", "Tue, 99 Foo 2026 07:00:00 GMT"])
+    @pytest.mark.parametrize(
+        "text", ["", "soon", "-1", "1.5", "\u00b2", "Tue, 99 Foo 2026 07:00:00 GMT"]
+    )
     def test_none(self, text: str) -> None:
         assert retry_after({"retry-after": text}) is None
         assert retry_after({}) is None

@@ -138,6 +138,11 @@ class TestDocuments:
         site.etag = None
         assert network.get(site.url + "/page", limit=5, modified=site.modified).data is None
 
+    def test_a_tag_that_cannot_be_sent_back_is_none(self, site: Site) -> None:
+        site.etag, site.modified = '"\u00e9"', "24 f\u00e9vrier 2026"
+        found = Network().get(site.url + "/page", limit=5)
+        assert (found.data, found.etag, found.modified) == (b"hello", None, None)
+
     def test_longer_than_accepted(self, site: Site) -> None:
         with pytest.raises(NetworkError, match="more than the 4 bytes"):
             Network().get(site.url + "/page", limit=4)
