@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from mbpm.fetch.rate import Rate
 
 
+def body_length(response: httpx.Response) -> int | None:
+    """How long a body is, as far as its headers tell."""
+    text = response.headers.get("content-length", "")
+    if "transfer-encoding" in response.headers or not re.fullmatch("[0-9]{1,18}", text):
+        return None
+    return int(text)
+
+
 def pieces(
     response: httpx.Response, rate: Rate | None, stopped: threading.Event
 ) -> Iterator[bytes]:
@@ -31,9 +40,7 @@ def pieces(
         StoppedError: it should stop.
     """
     watch = _Watch(rate, stopped)
-    length = response.headers.get("content-length", "")
-    framed = "transfer-encoding" in response.headers
-    size = int(length) if length.isdigit() and not framed else -1
+    size = body_length(response) or 0
     stream = response.extensions.get("network_stream") if size > limits.DIRECT_BYTES else None
     # without a size of its own the parser hands out all it holds; dropped, it would hang up
     parsed = response.iter_raw()

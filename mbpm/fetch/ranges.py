@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mbpm.fetch import limits
 from mbpm.fetch.assembly import Chunk, Part
-from mbpm.fetch.body import pieces
+from mbpm.fetch.body import body_length, pieces
 from mbpm.fetch.client import refuse, said
 from mbpm.fetch.http import httpx
 from mbpm.fetch.job import StoppedError
@@ -237,9 +237,9 @@ class _Ranges:
         before, self._etag = self._etag, now
         changed = before is not None and before != now
         if status != httpx.codes.PARTIAL_CONTENT:
-            length = response.headers.get("content-length", "")
-            if length.isdigit() and int(length) != size:
-                raise _other_size(int(length), size)
+            length = body_length(response)
+            if length is not None and length != size:
+                raise _other_size(length, size)
             if conditional and changed and run.start:
                 # the digests tell whether it matters; it may be the same file with another tag
                 self._conditional, run.partial = False, None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mbpm.fetch import limits, parts
-from mbpm.fetch.body import pieces
+from mbpm.fetch.body import body_length, pieces
 from mbpm.fetch.client import Client, refuse, said
 from mbpm.fetch.http import httpx
 from mbpm.fetch.retry import AgainError, Patience
@@ -109,8 +109,7 @@ class _File:
         if response.status_code != httpx.codes.PARTIAL_CONTENT:
             self._stream.seek(0)
             self._stream.truncate()
-            length = response.headers.get("content-length", "")
-            return int(length) if length.isdigit() else None
+            return body_length(response)
         told = _RANGE.fullmatch(response.headers.get("content-range", ""))
         if told is None or int(told[1]) != start:
             raise AgainError("answers with another range than was asked for", kind=IntegrityError)

@@ -90,6 +90,23 @@ def test_a_chunk_that_came_wrong_once_costs_one_chunk(store: Store, site: Site) 
     assert not [said for said in watcher.said if "next source" in said]
 
 
+@pytest.mark.parametrize(
+    "told",
+    ["", "bytes", "bytes 0-5", f"bytes {'9' * 5000}-1/1", "bytes \u00b2-3/4", "bytes 5-4/*"],
+)
+def test_odd_range(store: Store, site: Site, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RETRIES", 2)
+    site.statuses = [(206, {"Content-Range": told})] * 3
+    with pytest.raises(IntegrityError, match="another range"):
+        fetch(store, BLOB, site.url + "/w")
+
+
+def test_odd_tag(store: Store, site: Site) -> None:
+    site.etag, site.cuts = '"\u00e9"', [5]
+    fetch(store, BLOB, site.url + "/w")
+    assert [h.get("if-range") for h in site.headers] == [None, None]
+
+
 def test_what_is_said_of_each_attempt(store: Store, site: Site) -> None:
     site.statuses = [503]
     watcher = fetch(store, BLOB, site.url + "/w")
