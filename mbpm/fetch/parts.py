@@ -154,7 +154,7 @@ def _host() -> str:
 
 def _is_free(part: Path) -> bool:
     fields = part.name.rsplit(".", 4)
-    if len(fields) != 5 or not fields[2].isdigit():
+    if len(fields) != 5 or not fields[2].isdecimal():
         return False
     if int(fields[2]) == _NOBODY:
         return True

@@ -37,7 +37,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
         return True
     name, colon, number = entry.rpartition(":")
     # an address with several colons is an IPv6 one, and its last field no port
-    if colon and number.isdigit() and (":" not in name or name.endswith("]")):
+    if colon and number.isdecimal() and (":" not in name or name.endswith("]")):
         if int(number) != port:
             return False
         entry = name
