@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbpm.offers import BaseOffer, Candidate, Origin, line_of, read_local
+from mbpm.offers import (
+    BaseOffer,
+    Candidate,
+    Origin,
+    UnknownPackError,
+    line_of,
+    offered,
+    read_local,
+)
 from mbpm.registries import config, origins
 from mbpm.registries.config import Known
 from registry_index.tree import CONFIG_FILE, Registry
@@ -27,24 +35,6 @@ if TYPE_CHECKING:
     from specs.summary import PackSummary
 
 __all__ = ["BaseOffer", "Candidate", "Catalogue", "Origin", "line_of", "read_local"]
-
-
-class UnknownPackError(NotFoundError):
-    """No registry has a pack of this name. What was meant is only looked for if somebody asks:
-    choosing versions meets many such names, of virtual packs, and tells of none."""
-
-    def __init__(self, message: str, alike: Callable[[], str]) -> None:
-        super().__init__(message)
-        self._alike = alike
-
-    @property
-    def hint(self) -> str | None:
-        """The pack that was probably meant."""
-        return self._alike()
-
-    @hint.setter
-    def hint(self, value: str | None) -> None:
-        """Nobody else knows better."""
 
 
 class Catalogue:
@@ -162,14 +152,19 @@ class Catalogue:
             NetworkError, AuthError: a registry that may have it cannot be asked.
         """
         for source in self._given:
-            if (found := _offered(source, name)) is not None:
+            if (found := offered(source, name)) is not None:
                 return found
         label = self._bound.get(name)
         if label is not None:
             return self._from_its_own(label, name)
+        unsure: Source | None = None
         for source in self._known:
-            if (found := _offered(source, name)) is not None:
+            if (found := offered(source, name)) is not None:
+                if unsure is not None:
+                    raise _may_have(unsure, name, source)
                 return found
+            if source.stale:
+                unsure = unsure or source
         raise UnknownPackError(f"no pack `{name}` in {self.describe()}", lambda: self._alike(name))
 
     def _from_its_own(self, label: str, name: str) -> Sequence[Candidate]:
@@ -180,7 +175,7 @@ class Catalogue:
             if is_url(label):
                 hint = f"`mbpm registry add NAME {label}`; or {hint}"
             raise NotFoundError(f"`{name}` came from the registry {label}, {why}", hint=hint)
-        found = _offered(source, name)
+        found = offered(source, name)
         if found is None:
             raise NotFoundError(
                 f"`{name}` came from the registry {label}, which does not have it any more",
@@ -212,12 +207,25 @@ class Catalogue:
                 source.prefetch(names)
 
     def providers(self, name: str) -> Sequence[str]:
-        """Names of packs of which some version provides or replaces `name`."""
+        """Names of packs of which some version provides or replaces `name`.
+
+        Where a registry has a pack of that very name, only its own packs take its place, and those
+        of registries named on the command line.
+        """
         found: dict[str, None] = {}
         for source in self.sources():
             with self._spared(source):
                 found |= dict.fromkeys(source.providers(name))
-        return list(found)
+        owner = self._owner(name) if found else None
+        if owner is None:
+            return list(found)
+        trusted = {owner, *(s.label for s in self._given)}
+        return [n for n in found if self._owner(n) in trusted]
+
+    def _owner(self, name: str) -> str | None:
+        """The label of the registry a name belongs to."""
+        source = self._deciding(name)
+        return self._bound.get(name) if source is None else source.label
 
     def find(self, record: InstalledPack) -> Candidate | None:
         """The very version a record names: from where it came, else from any registry.
@@ -375,17 +383,9 @@ def _is_registry(label: str) -> bool:
     return root.is_absolute() and (root / CONFIG_FILE).is_file()
 
 
-def _offered(source: Source, name: str) -> list[Candidate] | None:
-    """The versions a registry has of a pack; None where it has no such pack."""
-    try:
-        lines = source.lines(name)
-    except NotFoundError:
-        # a registry that is not there at all must not pass for one without the pack
-        source.check()
-        return None
-    if not lines:
-        raise NotFoundError(
-            f"every version of `{name}` in {source.label} needs a newer mbpm",
-            hint="upgrade mbpm: `pip install --upgrade mbpm`",
-        )
-    return [Candidate(line, source) for line in lines]
+def _may_have(unsure: Source, name: str, other: Source) -> NetworkError:
+    return NetworkError(
+        f"`{name}` is not in what is cached of {unsure.label}, which comes before {other.label} "
+        "and cannot be asked now",
+        hint=f"`--registry {other.label}` takes it from there, if that is what you want",
+    )

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from specs.blobs import FileSource
 from specs.described import Described, Relations
-from specs.errors import IntegrityError
+from specs.errors import IntegrityError, NotFoundError
 from specs.index_line import IndexLine
 from specs.versions import Version, version
 
 if TYPE_CHECKING:
     from mbpm.fetch import AnySource
+    from mbpm.registries.source import Source
     from registry_index.archive import Archive
     from specs.base_card import BaseBlob, BaseCard
     from specs.blobs import Blob
@@ -45,6 +46,24 @@ class Origin(Protocol):
             blob: The blob.
             scratch: A folder to unpack into, made where it is missing.
         """
+
+
+class UnknownPackError(NotFoundError):
+    """No registry has a pack of this name. What was meant is only looked for if somebody asks:
+    choosing versions meets many such names, of virtual packs, and tells of none."""
+
+    def __init__(self, message: str, alike: Callable[[], str]) -> None:
+        super().__init__(message)
+        self._alike = alike
+
+    @property
+    def hint(self) -> str | None:
+        """The pack that was probably meant."""
+        return self._alike()
+
+    @hint.setter
+    def hint(self, value: str | None) -> None:
+        """Nobody else knows better."""
 
 
 @dataclass(frozen=True)
@@ -185,3 +204,19 @@ def read_local(path: Path) -> Candidate:
 
     archive = read_archive(path)
     return Candidate(line_of(archive.manifest), ArchiveOrigin(archive))
+
+
+def offered(source: Source, name: str) -> list[Candidate] | None:
+    """The versions a registry has of a pack; None where it has no such pack."""
+    try:
+        lines = source.lines(name)
+    except NotFoundError:
+        # a registry that is not there at all must not pass for one without the pack
+        source.check()
+        return None
+    if not lines:
+        raise NotFoundError(
+            f"every version of `{name}` in {source.label} needs a newer mbpm",
+            hint="upgrade mbpm: `pip install --upgrade mbpm`",
+        )
+    return [Candidate(line, source) for line in lines]

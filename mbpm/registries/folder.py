@@ -40,6 +40,11 @@ class FolderRegistry:
         self.registry = registry
         self.label = label or str(registry.root.absolute())
 
+    @property
+    def stale(self) -> bool:
+        """As `Source.stale`: it is read in place."""
+        return False
+
     def check(self) -> None:
         """As `Source.check`."""
         _ = self.registry.name

@@ -69,6 +69,8 @@ class RemoteRegistry:
         self._read: indexes.Read = {}
         self._current = False
         """Whether this command knows already how fresh the cache is."""
+        self.stale = False
+        """As `Source.stale`."""
 
     # the cache
 
@@ -108,6 +110,7 @@ class RemoteRegistry:
                 self._refresh(cache)
             except MbpmError as error:
                 # also a hotel's login page in the place of the registry
+                self.stale = True
                 cache.remember(failed=time.time())
                 age = _age(cache.meta("checked"))
                 self._warn(f"{error.message}; going on with what was cached {age}")
@@ -117,6 +120,7 @@ class RemoteRegistry:
         now, checked, failed = time.time(), cache.meta("checked"), cache.meta("failed")
         # a time of the future is a clock that was wrong
         if isinstance(failed, float) and 0 <= now - failed < FAILED_SECONDS:
+            self.stale = True
             age = _age(checked)
             self._warn(f"{self.label} cannot be reached; going on with what was cached {age}")
             return True
@@ -124,7 +128,7 @@ class RemoteRegistry:
 
     def _refresh(self, cache: Cache) -> Refreshed:
         result = Refresher(cache, self._network, self.label, self._note).run()
-        self._current = True
+        self._current, self.stale = True, False
         return result
 
     def refresh(self) -> Refreshed:

@@ -26,6 +26,10 @@ class Source(Protocol):
     def label(self) -> str:
         """What `InstalledPack.registry` records: `bundled`, a path or an address."""
 
+    @property
+    def stale(self) -> bool:
+        """Whether it could not be asked what is new: what it does not know, it may have."""
+
     def check(self) -> None:
         """Raises NotFoundError where there is no registry at all."""
 

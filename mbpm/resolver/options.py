@@ -151,7 +151,8 @@ class Options:
         """Other packs in place of a name: those at hand first, then in the registries' order."""
         if name not in self._stand_ins:
             names = sorted(self._local.get(name, ()), key=lambda n: n not in self.asked)
-            more = [n for n in self.shelf.providers(name) if n != name and n not in names]
+            offered = {*self._asked_instead.get(name, ()), *self.shelf.providers(name)}
+            more = offered.difference(names, [name])
             names += sorted(more, key=lambda n: (n not in self.asked, n))
             self._stand_ins[name] = tuple(
                 made
@@ -212,6 +213,18 @@ class Options:
         if self.problem.removable:
             return any(o.replacing is not None for o in self.stand_ins(name))
         return name in self._replaced
+
+    @cached_property
+    def _asked_instead(self) -> dict[str, set[str]]:
+        """Name -> packs asked for that can take its place, whoever offers them."""
+        found: dict[str, set[str]] = {}
+        for name in self.asked:
+            for option in self.packs(name):
+                if option.candidate is not None:
+                    line = option.candidate.line
+                    for other in (*line.provides, *line.replaces):
+                        found.setdefault(other, set()).add(name)
+        return found
 
     @cached_property
     def _replaced(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mbpm.home import Home
-from mbpm.registries import origins
+from mbpm.registries import origins, remote
 from mbpm.transaction import Writer
 from tests.support.cli import Cli
 from tests.support.packs import pack_folder, published, registry_with_base
@@ -211,6 +211,25 @@ def test_offline_gives_no_name_away(cli: Cli, far: Static) -> None:
     assert "nothing of the registry" in result.err
 
 
+def test_a_server_that_is_down_gives_no_name_away_that_is_newer_than_the_cache(
+    cli: Cli, far: Static, registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.ok("registry", "refresh")
+    cli.ok("show", "internal")
+    registries.publish("ours", "fresh")
+    registries.publish("public", "fresh", "99.0.0")
+    monkeypatch.setattr(remote, "FRESH_SECONDS", 0.0)
+    far.down = True
+    # the second time, the server is not even asked
+    for _ in range(2):
+        result = cli("install", "fresh", "--yes")
+        assert result.code == 6
+        assert f"`fresh` is not in what is cached of {far.url}, which comes before" in result.err
+    # the person may know better; and what the cache knows is still to be had
+    cli.ok("install", "fresh", "-s", "--registry", "public")
+    assert '"version": "1.0.0"' in cli.ok("show", "internal", "--json").out
+
+
 def test_a_wrong_token_gives_no_name_away(cli: Cli, far: Static) -> None:
     far.token = "secret"
     assert cli("install", "internal", "--yes").code == 7
@@ -229,6 +248,43 @@ def test_a_damaged_index_gives_no_name_away(cli: Cli, far: Static, registries: R
     assert "internal" in result.err
     # other names are not hurt
     assert cli("show", "unheard-of").code == 3
+
+
+def test_full_upgrade_replaces_nothing_by_a_pack_of_another_registry(
+    cli: Cli, two: Registries
+) -> None:
+    two.publish("public", "evil", replaces={"internal": "*"})
+    cli.ok("full-upgrade", "--yes")
+    assert cli.installed() == {"internal": "1.0.0"}
+    # its own registry may, and the person may
+    plan = cli.ok("install", "evil", "-s", "--json").json["plan"]
+    actions = {(p["name"], p["action"]) for p in plan["packs"]}
+    assert actions == {("evil", "install"), ("internal", "remove")}
+    two.publish("ours", "newer-internal", replaces={"internal": "*"})
+    cli.ok("full-upgrade", "--yes")
+    assert cli.installed() == {"newer-internal": "1.0.0"}
+
+
+def test_another_registrys_pack_does_not_stand_in_for_one_that_is_deleted(
+    cli: Cli, two: Registries
+) -> None:
+    two.publish("ours", "wants-it", requires={"internal": "*"})
+    two.publish("public", "evil", provides=("internal",))
+    cli.ok("remove", "internal", "--yes")
+    (two["ours"] / "index" / "in" / "te" / "internal").unlink()
+    result = cli("install", "wants-it", "--yes")
+    assert result.code in (3, 4)
+    assert cli.installed() == {}
+    # unless the person asks for it
+    cli.ok("install", "wants-it", "evil", "--yes")
+    assert cli.installed() == {"wants-it": "1.0.0", "evil": "1.0.0"}
+
+
+def test_a_name_that_is_nobodys_own_is_open_to_all(cli: Cli, two: Registries) -> None:
+    two.publish("ours", "wants-it", requires={"terms": "*"})
+    two.publish("public", "some-terms", provides=("terms",))
+    cli.ok("install", "wants-it", "--yes")
+    assert sources(cli) == {"internal": "ours", "some-terms": "public", "wants-it": "ours"}
 
 
 def test_a_damaged_list_of_origins_is_an_error(cli: Cli, two: Registries) -> None:
