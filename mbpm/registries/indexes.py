@@ -184,9 +184,9 @@ class Indexes:
         if self._cache.meta("root") is None:
             return
         seen: set[str] = set()
-        wave = list(dict.fromkeys(names))
+        wave = list(names)
         for _ in range(MAX_WAVES):
-            wave = [n for n in wave if n not in seen][: MAX_AHEAD - len(seen)]
+            wave = [n for n in dict.fromkeys(wave) if n not in seen][: MAX_AHEAD - len(seen)]
             if not wave:
                 return
             seen.update(wave)

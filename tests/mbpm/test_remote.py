@@ -142,6 +142,19 @@ def copies(registry: Path, publish: Publish, count: int) -> None:
             file.write_bytes(raw.replace(b'"name":"seed"', f'"name":"{name}"'.encode()))
 
 
+def test_no_index_file_is_fetched_twice(cli: Cli, site: Static, publish: Publish) -> None:
+    for name in ("core", "words", "dates"):
+        publish(name)
+    for name in ("one", "two", "three"):
+        publish(name, requires={"core": "1", "words": "1", "dates": "1"})
+        publish(name, "1.1.0", requires={"core": "1", "words": "1", "dates": "1"})
+    cli.ok("registry", "add", "team", site.url)
+    site.forget()
+    cli.ok("install", "one", "two", "three", "-s")
+    index = sorted(p.rpartition("/")[2] for p in site.asked if p.startswith("/index/"))
+    assert index == ["core", "dates", "one", "three", "two", "words"]
+
+
 def test_a_new_version_is_found_after_ten_minutes(
     cli: Cli, team: Static, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
