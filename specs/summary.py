@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from specs.described import BaseRef
-from specs.index_line import Count, EvalSummary, OneLine
+from specs.index_line import MAX_COUNT, Count, EvalSummary, OneLine
 from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name, Sha256
 from specs.versions import VersionText
@@ -63,7 +63,7 @@ class SummaryRoot(Contract):
     """`summary/root.json`: the pages and base cards of one moment."""
 
     format: Literal[1] = 1
-    packs: Annotated[int, Field(ge=0)]
+    packs: Annotated[int, Field(ge=0, le=MAX_COUNT)]
     """How many packs all pages list."""
     pages: Annotated[tuple[tuple[Sha256, PageSize], ...], Field(min_length=1, max_length=MAX_PAGES)]
     """Digest and size of every page; their number is a power of two."""

@@ -27,7 +27,8 @@ MAX_SUMMARY_BYTES = 1 << 30
 MAX_CARD_BYTES = 64 * 1024 * 1024
 """Of all base cards of one registry together."""
 BATCH = 64
-"""Pages that are in memory at once."""
+BATCH_BYTES = 32 * 1024 * 1024
+"""So many pages, of so many bytes or a single one, are in memory at once."""
 TELL_BYTES = 2_000_000
 """From how many bytes on it is said that they are fetched."""
 ATTEMPTS = 3
@@ -175,7 +176,11 @@ class Refresher:
         """Put every page that is not here into `incoming`, where a later attempt finds it too."""
         with self._cache.guarded() as db:
             here = {d for (d,) in db.execute("SELECT digest FROM pages")}
-            here |= {d for (d,) in db.execute("SELECT digest FROM incoming")}
+            incoming = {d for (d,) in db.execute("SELECT digest FROM incoming")}
+            # what no refresh will ever apply must not pile up
+            old = incoming.difference(d for d, _ in root.pages)
+            db.executemany("DELETE FROM incoming WHERE digest = ?", [(d,) for d in old])
+        here |= incoming
         missing = {d: size for d, size in root.pages if size and d not in here}
         total = sum(missing.values())
         if total > TELL_BYTES:
@@ -183,7 +188,7 @@ class Refresher:
 
             check_space(self._cache.folder, 4 * total, "the registry's index")
             self._tell(f"fetching the index of {self._address} ({total / 1e6:.1f} MB)")
-        for batch in _batches(list(missing.items()), BATCH):
+        for batch in _batches(missing.items()):
             pages = list(self._parallel(self._page, batch))
             with self._cache.guarded() as db:
                 db.execute("BEGIN IMMEDIATE")
@@ -261,8 +266,16 @@ class Refresher:
         return True
 
 
-def _batches(items: Sequence[tuple[str, int]], count: int) -> Iterable[Sequence[tuple[str, int]]]:
-    return (items[i : i + count] for i in range(0, len(items), count))
+def _batches(pages: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    batch: list[tuple[str, int]] = []
+    for page in pages:
+        if len(batch) == BATCH or sum(size for _, size in [*batch, page]) > BATCH_BYTES:
+            if batch:
+                yield batch
+            batch = []
+        batch.append(page)
+    if batch:
+        yield batch
 
 
 def _clear(db: sqlite3.Connection, *, words: bool) -> None:

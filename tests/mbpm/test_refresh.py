@@ -1,0 +1,65 @@
+"""What a refresh keeps, and how much of it at a time."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mbpm.registries import refresh
+from mbpm.registries.cache import folder_of
+from registry_index.summary import read_summary
+from registry_index.tree import Registry
+from tests.support.cli import Cli
+from tests.support.static import Static, serve
+
+Publish = Callable[..., None]
+
+
+@pytest.fixture
+def site(registry: Path, publish: Publish) -> Iterator[Static]:
+    publish("alpha")
+    with serve(registry) as site:
+        yield site
+
+
+def root_of(registry: Path) -> dict[str, object]:
+    summary = read_summary(Registry(registry))
+    assert summary is not None
+    found: dict[str, object] = json.loads(summary.root.canonical())
+    return found
+
+
+def test_more_packs_than_can_be_counted(cli: Cli, site: Static, registry: Path) -> None:
+    root = {**root_of(registry), "packs": 1 << 70}
+    site.changed["/summary/root.json"] = json.dumps(root).encode()
+    result = cli("registry", "add", "team", site.url)
+    assert result.code == 5
+    assert "summary/root.json: `packs`" in result.err
+
+
+def test_pages_that_were_never_applied_do_not_pile_up(
+    cli: Cli, site: Static, registry: Path, publish: Publish
+) -> None:
+    # the refresh breaks off after the pages, again and again
+    root = {**root_of(registry), "bases": {"tiny": ["0" * 64, 1]}}
+    site.changed["/summary/root.json"] = json.dumps(root).encode()
+    assert cli("registry", "add", "team", site.url).code != 0
+    publish("beta")
+    root = {**root_of(registry), "bases": {"tiny": ["0" * 64, 1]}}
+    site.changed["/summary/root.json"] = json.dumps(root).encode()
+    assert cli("registry", "add", "team", site.url).code != 0
+    with sqlite3.connect(folder_of(cli.home, site.url) / "index.sqlite") as db:
+        kept = [digest for (digest,) in db.execute("SELECT digest FROM incoming")]
+    assert kept == [digest for digest, _ in root["pages"]]  # type: ignore[attr-defined]
+
+
+def test_pages_in_memory_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "BATCH_BYTES", 100)
+    monkeypatch.setattr(refresh, "BATCH", 3)
+    pages = [("a", 60), ("b", 40), ("c", 1), ("d", 200), ("e", 1), ("f", 1), ("g", 1), ("h", 1)]
+    batches = ["".join(name for name, _ in batch) for batch in refresh._batches(pages)]
+    assert batches == ["ab", "c", "d", "efg", "h"]
