@@ -46,7 +46,7 @@ def name_of(number: int) -> str:
 
 
 def _virtual(number: int) -> str:
-    """A name that three packs provide, and none has."""
+    """A name that about five packs provide, and none has."""
     return f"any-{_word(number % 1000)}"
 
 
@@ -65,7 +65,7 @@ def lines_of(number: int, fingerprint: str) -> Iterator[dict[str, object]]:
     needs = {_needed(number, chance): chance.random() for _ in range(many)}
     against = _needed(number, chance) if number > 1 and chance.random() < 0.1 else None
     stands_for = [_virtual(number // 33)] if number % 33 == 0 else []
-    virtual = {_virtual(chance.randrange(1000)): "*"} if chance.random() < 0.03 else {}
+    virtual = {_virtual(chance.randrange(number // 33 + 1)): "*"} if chance.random() < 0.03 else {}
     for place, version in enumerate(VERSIONS):
         major = int(version[0])
         before = max(1, major - 1)
