@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 MAX_AHEAD = 1000
 """Index files fetched before anybody asked for them, at most."""
+AHEAD_BYTES = 32 * 1024 * 1024
+"""Bytes of such files of one wave, which are in memory together."""
+GROWN_BYTES = 64 * 1024
+"""How much longer one may have become since the summary was written."""
 MAX_WAVES = 12
 NEWEST = 3
 """Versions whose requirements are looked at for that."""
@@ -173,8 +177,8 @@ class Indexes:
         parse_index(fitting, ref.name, self._url(ref.name))
         return fitting
 
-    def _get(self, ref: _Ref) -> bytes:
-        data = self._network.get(self._url(ref.name), limit=MAX_INDEX_BYTES).data
+    def _get(self, ref: _Ref, limit: int = MAX_INDEX_BYTES) -> bytes:
+        data = self._network.get(self._url(ref.name), limit=limit).data
         assert data is not None
         return data
 
@@ -192,7 +196,7 @@ class Indexes:
             seen.update(wave)
             refs = self._refs(wave)
             here = {ref: self._known(ref) for ref in refs}
-            missing = [ref for ref in refs if here[ref] is None]
+            missing = list(_fitting_in([ref for ref in refs if here[ref] is None], AHEAD_BYTES))
             for ref, raw in zip(missing, self._tried(missing), strict=True):
                 if raw is not None:
                     self._keep(ref, raw)
@@ -208,7 +212,7 @@ class Indexes:
 
     def _try(self, ref: _Ref) -> bytes | None:
         try:
-            raw = _fitting(ref, self._get(ref))
+            raw = _fitting(ref, self._get(ref, ref.size + GROWN_BYTES))
             if raw is not None:
                 parse_index(raw, ref.name, self._url(ref.name))
             return raw
@@ -262,6 +266,14 @@ class Indexes:
                 ),
             )
         return raw
+
+
+def _fitting_in(refs: Iterable[_Ref], room: int) -> Iterator[_Ref]:
+    """As many index files as have room together."""
+    for ref in refs:
+        if ref.size <= room:
+            room -= ref.size
+            yield ref
 
 
 def _fitting(ref: _Ref, raw: bytes) -> bytes | None:

@@ -1,15 +1,15 @@
-"""What a refresh keeps, and how much of it at a time."""
+"""What is kept of a remote registry, and how much is fetched of it at a time."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from mbpm.registries import refresh
+from mbpm.registries import indexes, refresh
 from mbpm.registries.cache import folder_of
 from registry_index.summary import read_summary
 from registry_index.tree import Registry
@@ -63,3 +63,24 @@ def test_pages_in_memory_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = [("a", 60), ("b", 40), ("c", 1), ("d", 200), ("e", 1), ("f", 1), ("g", 1), ("h", 1)]
     batches = ["".join(name for name, _ in batch) for batch in refresh._batches(pages)]
     assert batches == ["ab", "c", "d", "efg", "h"]
+
+
+def test_index_files_that_are_fetched_ahead_have_a_bound(
+    cli: Cli, site: Static, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("beta", requires={"gamma": "1"})
+    publish("gamma")
+    cli.ok("registry", "add", "team", site.url)
+    monkeypatch.setattr(indexes, "AHEAD_BYTES", 100)
+    tried: list[list[str]] = []
+    whole = indexes.Indexes._tried
+
+    def watched(self: indexes.Indexes, refs: Sequence[indexes._Ref]) -> list[bytes | None]:
+        tried.append([ref.name for ref in refs])
+        return whole(self, refs)
+
+    monkeypatch.setattr(indexes.Indexes, "_tried", watched)
+    # each of them has more, and is fetched by itself
+    cli.ok("install", "alpha", "beta", "-s")
+    assert tried
+    assert not any(tried)
