@@ -115,8 +115,9 @@ class Shelf:
                 problem = error
         with suppress(NotFoundError):
             elsewhere = self.catalogue.candidates(name)
-            if any(c.line.manifest == locked.manifest for c in elsewhere):
-                return elsewhere
+            # and nothing newer from there, before the lock says that it comes from there
+            if same := [c for c in elsewhere if c.line.manifest == locked.manifest]:
+                return same
         if isinstance(problem, NetworkError):
             raise problem
         why = problem.message if problem is not None else "this registry is not known here"

@@ -274,6 +274,21 @@ def test_a_registry_that_moved(
     assert project.locked() == {"alpha": "1.0.0"}
 
 
+def test_the_same_bytes_elsewhere_bring_no_newer_ones_along(
+    project: ProjectCli, publish: Publish, registry: Path, tmp_path: Path
+) -> None:
+    publish("alpha")
+    project.ok("lock")
+    other = tmp_path / "other"
+    shutil.copytree(registry, other)
+    published(pack_folder(tmp_path / "evil", "alpha", "1.9.0"), other)
+    (registry / "index" / index_path("alpha")).unlink()
+    project.cli.ok("registry", "add", "other", other)
+    result = project.ok("lock", "--upgrade")
+    assert project.locked() == {"alpha": "1.0.0"}
+    assert f"comes from the registry {other}, and came from ../registry" in result.err
+
+
 def test_a_registry_that_is_another_now(
     project: ProjectCli, publish: Publish, registry: Path, tmp_path: Path
 ) -> None:
