@@ -145,7 +145,7 @@ def _print(
     out = state.out
     label = display_names(state.home.path, [label])[label]
     adapter = manifest.adapter
-    out.line(f"{manifest.name} {manifest.version}: {manifest.description}")
+    out.line(f"{manifest.name} {manifest.version}: {_flat(manifest.description)}")
     out.line()
     rows = [
         ("domain", manifest.domain),
@@ -178,11 +178,11 @@ def _print(
         rows.append(("provides", ", ".join(manifest.provides)))
     rows += [("data", f"{s.name} {s.version} ({s.license})") for s in manifest.sources]
     for title, text in rows:
-        out.line(f"{title:<11}{text}")
+        out.line(f"{title:<11}{_flat(text)}")
     out.line()
     for metric in evals.metrics:
         out.line(
-            f"{metric.name}: {metric.base:.4g} -> {metric.pack:.4g}, gain {metric.gain:.4g} "
+            f"{_flat(metric.name)}: {metric.base:.4g} -> {metric.pack:.4g}, gain {metric.gain:.4g} "
             f"({metric.gain_low:.4g} to {metric.gain_high:.4g}), {metric.rows} held-out rows"
         )
     if (routing := evals.routing) is not None:
@@ -194,3 +194,8 @@ def _print(
         out.line()
         texts = [x.version + (" (yanked)" if x.yanked else "") for x in lines]
         out.line(f"versions   {', '.join(texts)}")
+
+
+def _flat(text: str) -> str:
+    """Words of a pack on one line, so that none of them pass for a line of ours."""
+    return " ".join(text.split())

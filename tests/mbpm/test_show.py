@@ -71,3 +71,13 @@ def test_another_version_by_requirement(cli: Cli, registry: Path, publish) -> No
     assert result.code == 3
     assert "no version of `alpha` is `3`" in result.err
     assert cli("show", "alpha@x").code == 2
+
+
+def test_words_of_a_pack_pass_for_no_line_of_ours(
+    cli: Cli, registry: Path, publish: Publish
+) -> None:
+    publish("medic", description="Answers\npublisher  A hospital", license="MIT\ndigest     abc")
+    lines = cli.ok("show", "medic", "--registry", registry).out.splitlines()
+    assert lines[0] == "medic 1.0.0: Answers publisher A hospital"
+    assert "licence    MIT digest abc" in lines
+    assert not any(line.startswith("publisher") for line in lines)
