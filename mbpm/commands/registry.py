@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    help="Add, rank, list, refresh and remove registries: where packs come from. The one that ships "
-    "with mbpm, `bundled`, is always there.",
+    help="Add, rank, list, refresh and remove registries: where packs come from. The one that "
+    "ships with mbpm, `bundled`, is always there.",
 )
 
 Priority = Annotated[
@@ -282,7 +282,6 @@ def _described(known: Known) -> dict[str, Any]:
 def _facts(state: State, known: Known) -> dict[str, Any]:
     from datetime import datetime, timezone
 
-    from mbpm.registries.cache import facts
     from specs.errors import MbpmError
 
     if not known.remote:
@@ -290,6 +289,8 @@ def _facts(state: State, known: Known) -> dict[str, Any]:
             return {"packs": _count(known), "checked": None}
         except MbpmError:
             return {"packs": None, "checked": None}
+    from mbpm.registries.cache import facts
+
     said = facts(state.home.path, known.address)
     checked = said.get("checked")
     if not isinstance(checked, float):
