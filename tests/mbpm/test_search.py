@@ -53,3 +53,38 @@ def test_a_name_that_is_nearly_right(cli: Cli, registry: Path, publish) -> None:
     result = cli.ok("search", "lgeal", "--registry", registry)
     assert "no pack matches" in result.err
     assert "hint: did you mean `mbpm search legal`?" in result.err
+
+
+def test_facets_and_limit(cli: Cli, registry: Path, publish: Callable[..., None]) -> None:
+    for name in ("lease", "letters", "tax"):
+        publish(name, domain="law" if name != "tax" else "finance")
+    cli.ok("registry", "add", "team", registry)
+    cli.ok("install", "lease", "--yes")
+
+    def names(*arguments: object) -> list[str]:
+        return [p["name"] for p in cli.ok("search", *arguments, "--json").json["packs"]]
+
+    assert names("--domain", "law") == ["lease", "letters"]
+    assert names("--base", "tiny", "--domain", "finance") == ["tax"]
+    assert names("--base", "smollm2-135m") == ["medical"]
+    assert names("--installed") == ["lease"]
+    assert names("--installed", "tax") == []
+    limited = cli.ok("search", "--limit", "2", "--json").json
+    assert (len(limited["packs"]), limited["total"]) == (2, 4)
+    assert "and 2 more; `--limit 0` shows all" in cli.ok("search", "--limit", "2").err
+    assert len(names("--limit", "0")) == 4
+    assert cli("search", "--limit", "-1").code == 2
+
+
+def test_where_a_pack_would_come_from(
+    cli: Cli, registry: Path, publish: Callable[..., None]
+) -> None:
+    publish("alpha")
+    cli.ok("registry", "add", "team", registry)
+    packs = cli.ok("search", "--json").json["packs"]
+    assert {p["name"]: p["registry"] for p in packs} == {
+        "alpha": str(registry),
+        "medical": "bundled",
+    }
+    assert "FROM" in cli.ok("search").out
+    assert "FROM" not in cli.ok("search", "alpha").out
