@@ -151,6 +151,10 @@ class Output:
             description: What is being done, such as "smollm2-135m".
             total: Bytes in all.
         """
+        if self.mode == "human" and not sys.stderr.isatty():
+            self.note(f"{description} ({size(total)})")
+            yield Silent()
+            return
         with (
             self.transfers({description: total}) as shown,
             shown.file(description, description, total) as progress,
