@@ -121,9 +121,14 @@ class Home:
             return Generation(number=0, created="", command="")
         file = self.generation_path(number)
         try:
-            return Generation.read(file)
-        except FileNotFoundError:
+            found = Generation.read(file)
+        except (FileNotFoundError, NotADirectoryError):
             raise _no_generation(number) from None
+        except IsADirectoryError:
+            raise IntegrityError(f"{file}: is a folder") from None
+        if found.number != number:
+            raise IntegrityError(f"{file}: says that it is generation {found.number}")
+        return found
 
     def past(self, number: int) -> Generation:
         """A generation that counts or once did; raises as `generation`.
@@ -156,11 +161,11 @@ class Home:
             IntegrityError: the files that say so are damaged.
         """
         try:
-            text = self.pointer.read_text("ascii").strip()
-        except (FileNotFoundError, NotADirectoryError):
-            return self.generation(0)
-        except UnicodeDecodeError:
+            text = self._pointed()
+        except (UnicodeDecodeError, IsADirectoryError):
             text = ""
+        if text is None:
+            return self.generation(0)
         if not text.isdecimal() or len(text) > 15:
             raise IntegrityError(
                 f"{self.pointer}: does not hold a generation's number", hint=self._mend()
@@ -174,6 +179,20 @@ class Home:
             ) from None
         except IntegrityError as error:
             raise IntegrityError(error.message, hint=error.hint or self._mend()) from None
+
+    def _pointed(self) -> str | None:
+        """What `current` says; None where nothing was ever installed."""
+        for _ in range(2):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return self.pointer.read_text("ascii").strip()
+            numbers = self.numbers()
+            # as much as this a first change has written before it counts, at work or killed
+            if not numbers or (numbers == [1] and self.journal.exists()):
+                return None
+            # once `current` is there it stays: either it came just now, or somebody removed it
+        raise IntegrityError(
+            f"{self.pointer}: is missing, and generations are there", hint=self._mend()
+        )
 
     def _mend(self) -> str:
         option = "" if self.profile == DEFAULT_PROFILE else f"--profile {self.profile} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from specs.index_line import IndexLine
 from specs.model import Contract
@@ -59,6 +59,17 @@ class Generation(Contract):
     """The generation whose content this one repeats; every cause but `change` has one."""
     packs: tuple[InstalledPack, ...] = ()
     bases: tuple[InstalledBase, ...] = ()
+
+    @model_validator(mode="after")
+    def _names(self) -> Generation:
+        for what, names in (
+            ("pack", [p.name for p in self.packs]),
+            ("base", [b.name for b in self.bases]),
+        ):
+            if len(set(names)) < len(names):
+                twice = next(n for n in names if names.count(n) > 1)
+                raise ValueError(f"{what} `{twice}` stands twice")
+        return self
 
     def pack(self, name: str) -> InstalledPack | None:
         """The installed pack called `name`, if any."""
