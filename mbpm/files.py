@@ -99,6 +99,19 @@ def recordable(path: Path) -> Path:
     return path
 
 
+def no_folder(path: Path) -> UsageError:
+    """What to raise where a folder cannot be made or read because something else is in its way."""
+    hint = "use another with `--home DIR`"
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            return UsageError(
+                f"{place}: links to {place.readlink()}, which is not there", hint=hint
+            )
+        if place.exists() and not place.is_dir():
+            return UsageError(f"{place}: is not a directory", hint=hint)
+    return UsageError(f"{path}: cannot be made a directory", hint=hint)
+
+
 def check_space(folder: Path, needed: int, purpose: str) -> None:
     """Refuse what the disk of `folder` (which need not exist yet) cannot hold.
 

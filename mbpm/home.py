@@ -183,8 +183,14 @@ class Home:
     def _pointed(self) -> str | None:
         """What `current` says; None where nothing was ever installed."""
         for _ in range(2):
-            with suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 return self.pointer.read_text("ascii").strip()
+            except NotADirectoryError:
+                from mbpm.files import no_folder
+
+                raise no_folder(self.root) from None
+            except FileNotFoundError:
+                pass
             numbers = self.numbers()
             # as much as this a first change has written before it counts, at work or killed
             if not numbers or (numbers == [1] and self.journal.exists()):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbpm.files import write_atomic
+from mbpm.files import no_folder, write_atomic
 from specs.errors import MbpmError, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def writer_lock(home: Path, out: Output) -> Iterator[None]:
         MbpmError: somebody else still holds it; the message names the process, host and age.
     """
     wait = _wait_seconds()
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise no_folder(home) from None
     owner = home / "owner.json"
     lock = _acquire(home, owner, wait, out)
     try:
