@@ -212,11 +212,10 @@ def contents(
     Raises:
         IntegrityError: the index of a registry and a manifest do not agree.
     """
-    from registry_index.bundle import disagreement
     from specs.bundle import Bundle, BundledBase, BundledBlob, BundledPack
 
     for pack in packs:
-        if (field := disagreement(pack.line, pack.manifest)) is not None:
+        if (field := pack.line.disagreement(pack.manifest)) is not None:
             raise IntegrityError(
                 f"{pack.title}: `{field}` in its registry's index is not what its manifest says"
             )

@@ -82,11 +82,10 @@ class Candidate:
         """The manifest; raises IntegrityError where it is not what the line says."""
         assert self.origin is not None
         manifest = self.origin.manifest(self.line)
-        line = self.line
-        if (manifest.name, manifest.version, manifest.base) != (line.name, line.version, line.base):
+        if (field := self.line.disagreement(manifest)) is not None:
             raise IntegrityError(
-                f"{self.origin.label}: the manifest of {line.name} {line.version} says "
-                f"{manifest.name} {manifest.version} for base {manifest.base.name}"
+                f"{self.origin.label}: `{field}` of {self.line.name} {self.line.version} in the "
+                "index is not what its manifest says"
             )
         return manifest
 

@@ -22,9 +22,7 @@ from typing import BinaryIO, NoReturn
 from specs.base_card import BaseCard
 from specs.blobs import CHUNK_BYTES
 from specs.bundle import BUNDLE_FILE, Bundle
-from specs.described import Described, Relations
 from specs.errors import IntegrityError, NotFoundError, UsageError
-from specs.index_line import IndexLine
 from specs.manifest import Manifest
 from specs.model import MAX_DOCUMENT_BYTES
 
@@ -151,12 +149,6 @@ def read_bundle(file: Path) -> BundleFile:
 def _documents_bytes(content: Bundle) -> int:
     documents = {p.line.manifest for p in content.packs} | {b.card for b in content.bases}
     return sum(b.size for b in content.blobs if b.sha256 in documents)
-
-
-def disagreement(line: IndexLine, manifest: Manifest) -> str | None:
-    """A field in which an index line is not what the manifest says; None where there is none."""
-    fields = (*Described.model_fields, *Relations.model_fields, "base", "size")
-    return next((f for f in fields if getattr(line, f) != getattr(manifest, f)), None)
 
 
 def _write(out: BinaryIO, member: _Member, pieces: Iterator[bytes]) -> _Member:
@@ -321,7 +313,7 @@ def _with_documents(
         line, what = pack.line, f"the manifest of {pack.line.name}"
         raw = document(line.manifest, what)
         manifest = manifests[line.manifest] = Manifest.parse(raw, f"{file}, {what}")
-        if (field := disagreement(line, manifest)) is not None:
+        if (field := line.disagreement(manifest)) is not None:
             _refuse(file, f"`{field}` of {line.name} is not what its manifest says")
         if manifest.canonical() != raw or line.manifest_size != len(raw):
             _refuse(file, f"{what} is not canonical JSON, or not as large as its line says")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from specs.described import BaseRef, Described, Relations
 from specs.model import MAX_DOCUMENT_BYTES, Contract
 from specs.names import Name, Sha256
+
+if TYPE_CHECKING:
+    from specs.manifest import Manifest
 
 UrlText = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2000)]
 MAX_ONE_LINE = 500
@@ -66,6 +69,11 @@ class IndexLine(Described, Relations):
     """Why it should not be used any more, and what to use instead."""
 
     _late: ClassVar[tuple[str, ...]] = (*Relations._late, "publisher", "deprecated")
+
+    def disagreement(self, manifest: Manifest) -> str | None:
+        """A field that is not what the manifest says; None where there is none."""
+        fields = (*Described.model_fields, *Relations.model_fields, "base", "size")
+        return next((f for f in fields if getattr(self, f) != getattr(manifest, f)), None)
 
 
 class RegistryConfig(Contract):

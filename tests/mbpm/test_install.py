@@ -313,7 +313,7 @@ def test_home_that_cannot_be_written(registry: Path, publish: Publish, tmp_path:
     publish("alpha")
     (tmp_path / "file").write_text("")
     result = Cli(tmp_path / "file" / "home")("install", "alpha", "--registry", registry, "--yes")
-    assert result.code == 1
+    assert result.code == 2
     assert result.err.count("error:") == 1
     assert "Traceback" not in result.err
 
@@ -435,3 +435,16 @@ def test_an_address_is_no_target(cli: Cli) -> None:
     assert result.code == 2
     assert "`https://example.org/x.mbpack` is an address" in result.err
     assert "`mbpm registry add NAME ADDRESS`" in result.err
+
+
+def test_an_index_that_says_other_than_the_manifest(
+    cli: Cli, registry: Path, publish: Publish
+) -> None:
+    publish("beta")
+    publish("alpha", requires={"beta": "1"})
+    index = registry / "index" / "al" / "ph" / "alpha"
+    index.write_text(index.read_text().replace('"requires":{"beta":"1"}', '"requires":{}'))
+    result = cli("install", "alpha", "--registry", registry, "--yes")
+    assert result.code == 5
+    assert "`requires` of alpha 1.0.0 in the index is not what its manifest says" in result.err
+    assert cli.installed() == {}
