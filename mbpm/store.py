@@ -11,6 +11,7 @@ what has a final name is whole.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import uuid
 from collections.abc import Iterable
@@ -143,8 +144,14 @@ class Store:
         if kind == "blob":
             remove(path)
         else:
-            # under its final name a folder is whole or not there, whenever this is killed
-            remove(self._take_away(path))
+            # under its final name a folder is whole or not there, whenever this is killed; where
+            # the disk is too full even for that, what is left of it is made anew before it is used
+            try:
+                path = self._take_away(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+            remove(path)
 
     def _take_away(self, path: Path) -> Path:
         """Move what is at `path`, if anything, to the staging area."""

@@ -89,27 +89,25 @@ class Writer:
             store.make_base(card, anew=card.digest() in anew)
         write_atomic(home.generation_path(new.number), new.canonical())
         write_atomic(home.pointer, f"{new.number}\n".encode())
-        self._record_origins(home, old, new)
-        self._finish(home, new)
+        if self._finish(home, old, new):
+            remove(home.journal)
         return new
 
     def recover(self) -> None:
         """Finish or roll back what a killed writer left, and clear its staging."""
         from mbpm.home import Home
 
-        journal = self._journal()
+        journal, done = self._journal(), True
         if journal is not None:
             home = Home(self.home.path, journal["profile"])
             self._rebuild(home, journal["folders"])
             current = home.current()
             if current.number == journal["to"]:
-                # damaged since then, it is `mbpm repair`'s, and keeps nobody from going on
-                with suppress(IntegrityError):
-                    self._record_origins(home, self._before(home, current), current)
-                self._finish(home, current)
+                done = self._finish(home, self._before(home, current), current)
             else:
                 remove(home.generation_path(journal["to"]))
-        remove(self.home.journal)
+        if done:
+            remove(self.home.journal)
         remove(self.home.staging)
 
     def _journal(self) -> dict[str, Any] | None:
@@ -141,18 +139,28 @@ class Writer:
             return home.generation(generation.number - 1)
         return home.generation(0)
 
-    def _record_origins(self, home: Home, old: Generation, new: Generation) -> None:
-        from mbpm.registries.origins import record
+    def _finish(self, home: Home, old: Generation, new: Generation) -> bool:
+        """What comes after the commit point; fails for nothing, because the change counts.
 
-        was = {p.name: p.registry for p in old.packs}
-        # where a pack comes from another registry than before, somebody said so
-        record(home, [p for p in new.packs if p.registry != was.get(p.name)], told=True)
-
-    def _finish(self, home: Home, generation: Generation) -> None:
+        Returns:
+            Whether all of it is done; else the journal stays for whoever writes next.
+        """
+        from mbpm.registries.origins import ORIGINS_FILE, record
         from mbpm.triggers import run_triggers
 
-        run_triggers(home, generation, self._out)
-        remove(home.journal)
+        was, done = {p.name: p.registry for p in old.packs}, True
+        try:
+            # where a pack comes from another registry than before, somebody said so
+            record(home, [p for p in new.packs if p.registry != was.get(p.name)], told=True)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            self._out.warn(f"{home.root / ORIGINS_FILE}: {reason}; the next change writes it")
+            done = False
+        except IntegrityError:
+            # damaged since then, it is `mbpm repair`'s, and keeps nobody from going on
+            pass
+        run_triggers(home, new, self._out)
+        return done
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mbpm.home import Home
+from tests.support import faults
 from tests.support.cli import Cli
-from tests.torture import disk, faults
+from tests.torture import disk
 from tests.torture.model import Content, Model
 from tests.torture.world import BIG, FOLDERS, VERSIONS, World
 

@@ -13,8 +13,9 @@ import pytest
 from mbpm.home import Home
 from specs.errors import NotFoundError
 from specs.generation import Generation
+from tests.support import faults
 from tests.support.cli import Cli
-from tests.torture import disk, faults
+from tests.torture import disk
 from tests.torture.model import Content, Model
 from tests.torture.runner import (
     PROFILES,
