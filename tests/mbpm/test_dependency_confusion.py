@@ -12,7 +12,6 @@ import pytest
 
 from mbpm.home import Home
 from mbpm.registries import origins, remote
-from mbpm.transaction import Writer
 from tests.support.cli import Cli
 from tests.support.packs import pack_folder, published, registry_with_base
 from tests.support.static import Static, serve
@@ -157,7 +156,7 @@ def test_killed_right_after_it_was_told_otherwise(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Writer, "_record_origins", killed)
+    monkeypatch.setattr(origins, "record", killed)
     assert cli("install", "internal@99", "--registry", "public", "--yes").code == 130
     monkeypatch.undo()
     cli.ok("gc", "--yes")
