@@ -14,7 +14,6 @@ from specs.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from mbpm.home import Home
-    from mbpm.output import Output
     from mbpm.state import State
     from runtime.load import Loaded
     from runtime.router import Decision
@@ -213,11 +212,6 @@ def check_max_tokens(value: int) -> None:
     """
     if value < 1:
         raise UsageError(f"`--max-tokens` is {value} (expected 1 or more)")
-
-
-def dim(out: Output, text: str) -> str:
-    """A remark that should not draw the eye, for `out.note`."""
-    return text if out.no_color or not sys.stderr.isatty() else f"\x1b[2m{text}\x1b[0m"
 
 
 def peak_resident() -> int | None:

@@ -17,7 +17,9 @@ Mode = Literal["human", "json", "quiet"]
 _SGR = r"\x1b\[[0-9;]*m"
 # what moves the cursor, and what makes text read in another order than it is written
 _CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-_UNSAFE = re.compile(f"({_SGR})|{_CONTROL}")
+_UNSAFE = re.compile(f"{_SGR}|{_CONTROL}")
+_TURNING = re.compile(r"[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Those that JSON lets stand as they are."""
 
 
 class Progress(Protocol):
@@ -50,12 +52,9 @@ class Output:
     mode: Mode = "human"
     no_color: bool = False
 
-    def clean(self, text: str, *, color: bool = False) -> str:
-        """Drop control characters, so that a pack's text cannot drive the terminal.
-
-        Colour sequences stay only where `color` is true.
-        """
-        return _UNSAFE.sub(lambda m: (m[1] or "") if color else "", text)
+    def clean(self, text: str) -> str:
+        """Drop control characters, so that a pack's text cannot drive the terminal."""
+        return _UNSAFE.sub("", text)
 
     def line(self, text: str = "") -> None:
         """A line of data on stdout, for people."""
@@ -85,13 +84,17 @@ class Output:
     def result(self, value: object) -> None:
         """The one JSON document of a command, in json mode."""
         if self.mode == "json":
-            print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
+            text = json.dumps(value, indent=2, ensure_ascii=False)
+            # a string of a pack must not drive the terminal that the document is looked at in
+            text = _TURNING.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+            print(text, file=sys.stdout)
 
-    def note(self, text: str) -> None:
-        """A remark on stderr, for people; it may carry colour of ours."""
+    def note(self, text: str, *, dim: bool = False) -> None:
+        """A remark on stderr, for people; a dim one should not draw the eye."""
         if self.mode == "human":
-            colour = not self.no_color and sys.stderr.isatty()
-            _say(self.clean(text, color=colour))
+            text = self.clean(text)
+            dim = dim and not self.no_color and sys.stderr.isatty()
+            _say(f"\x1b[2m{text}\x1b[0m" if dim else text)
 
     def warn(self, text: str) -> None:
         """Something to look at, on stderr, unless quiet."""

@@ -190,11 +190,7 @@ class Chat:
         asked = [*self._messages, {"role": "user", "content": question}]
         messages, dropped = self._session.fit(asked, self._max_tokens)
         if dropped:
-            self._out.note(
-                answering.dim(
-                    self._out, f"[the {dropped} oldest messages no longer fit the context]"
-                )
-            )
+            self._out.note(f"[the {dropped} oldest messages no longer fit the context]", dim=True)
         decision: Decision | None = None
         done: Done | None = None
         pieces: list[str] = []
@@ -220,12 +216,12 @@ class Chat:
     def _remarks(self, decision: Decision | None, done: Any) -> None:
         if self._explain:
             for line in answering.explain(decision, done, self._loaded):
-                self._out.note(answering.dim(self._out, line))
+                self._out.note(line, dim=True)
         elif done.packs:
-            self._out.note(answering.dim(self._out, f"[{', '.join(done.packs)}]"))
+            self._out.note(f"[{', '.join(done.packs)}]", dim=True)
         if done.finish != "stop":
             words = {"length": "cut off; ask it to go on", "cancelled": "stopped"}
-            self._out.note(answering.dim(self._out, f"[{words[done.finish]}]"))
+            self._out.note(f"[{words[done.finish]}]", dim=True)
 
 
 @contextmanager

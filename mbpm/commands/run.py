@@ -84,9 +84,9 @@ def command(
         for line in answering.explain(decision, done, loaded):
             out.note(line)
     elif done.packs:
-        out.note(answering.dim(out, f"[{', '.join(done.packs)}]"))
+        out.note(f"[{', '.join(done.packs)}]", dim=True)
     if done.finish == "length":
-        out.note(answering.dim(out, "[cut off here; a larger `--max-tokens` lets it go on]"))
+        out.note("[cut off here; a larger `--max-tokens` lets it go on]", dim=True)
     if out.mode == "json":
         report = describe(loaded, decision, done, load_seconds)
         out.result({"answer": "".join(pieces), "seed": settings.seed, **report})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 
 import pytest
@@ -53,16 +54,24 @@ def test_table_aligns(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_our_own_colour_reaches_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    for no_color, expected in ((False, "\x1b[1mbold\x1b[0m\n"), (True, "bold\n")):
+    for no_color, expected in ((False, "\x1b[2mhidden\x1b[0m\n"), (True, "hidden\n")):
         terminal = Terminal()
         monkeypatch.setattr("sys.stderr", terminal)
-        Output(no_color=no_color).note("\x1b[1mbo\x07ld\x1b[0m")
+        Output(no_color=no_color).note("\x1b[8mhid\x07den", dim=True)
         assert terminal.getvalue() == expected
+
+
+def test_a_packs_text_cannot_turn_the_json(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"description": "a\u202eb\x9b2Jc \u00e9"}
+    Output("json").result(value)
+    text = capsys.readouterr().out
+    assert json.loads(text) == value
+    assert text.isascii() is False and "\u202e" not in text and "\x9b" not in text
 
 
 def test_a_packs_text_cannot_colour_hide_or_turn_words(monkeypatch: pytest.MonkeyPatch) -> None:
