@@ -72,6 +72,9 @@ def explain(error: OSError) -> MbpmError:
             hint="free some space, or put the home elsewhere with `--home DIR`; "
             "what was installed before is unchanged",
         )
+    if error.errno == errno.EROFS:
+        hint = "mount it for writing, or put the home elsewhere with `--home DIR`"
+        return MbpmError(f"{where}{reason}", hint=hint)
     if isinstance(error, PermissionError):
         return MbpmError(
             f"{where}{reason}",

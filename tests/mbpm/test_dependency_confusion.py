@@ -153,7 +153,7 @@ def test_registry_on_the_command_line_is_told_otherwise(cli: Cli, two: Registrie
 def test_killed_right_after_it_was_told_otherwise(
     cli: Cli, two: Registries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(origins, "record", killed)
