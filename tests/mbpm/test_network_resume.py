@@ -301,7 +301,9 @@ def test_bad_local_file_leaves_its_good_chunks(store: Store, site: Site, tmp_pat
 
 
 _FETCHER = """
-    import sys
+    import signal, sys
+    # whoever started the tests in the background may have had it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from pathlib import Path
     from mbpm.fetch import Wanted, obtain_all
     from mbpm.fetch.network import Network
