@@ -89,6 +89,29 @@ def failing(
     return at
 
 
+def poor_file_system(*, links: bool = False, locks: int | None = None) -> Callable[[], None]:
+    """What to do in a child `before` its command, to give it less than a file system usually has.
+
+    Args:
+        links: Whether there are hard links.
+        locks: What is answered to whoever locks a file; None where locks work.
+    """
+
+    def refuse(code: int) -> Callable[..., None]:
+        def called(*_: object, **__: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return called
+
+    def install() -> None:
+        if not links:
+            mock.patch.object(os, "link", refuse(errno.EPERM)).start()
+        if locks is not None:
+            mock.patch("fcntl.flock", refuse(locks)).start()
+
+    return install
+
+
 class _Recorder:
     """The steps of a child, in memory that its parent sees."""
 

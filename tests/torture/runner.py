@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 import time
@@ -25,7 +26,6 @@ READERS = (
     ["tree"],
     ["outdated"],
     ["profile", "list"],
-    ["info"],
     ["gc", "--dry-run"],
     ["clean", "--dry-run"],
 )
@@ -69,8 +69,13 @@ class Report:
 class Torture:
     """One home, and the state it ought to be in."""
 
-    def __init__(self, world: World, folder: Path, seed: str) -> None:
+    def __init__(
+        self, world: World, folder: Path, seed: str, *, links: bool = True, locks: int | None = None
+    ) -> None:
+        """Arguments as `disk.check_clean` and `faults.poor_file_system` have them."""
         self.world = world
+        self._links = links
+        self._before = faults.poor_file_system(links=links, locks=locks)
         self.home = folder / "home"
         self._copy = folder / "copy"
         self.model = Model()
@@ -129,22 +134,25 @@ class Torture:
         rng, verb = self._rng, words[0]
         typed = arguments(self.world, profile, words)
         if rng.random() < 0.1:
-            ended = faults.command(typed, home=self.home)
+            ended = self._command(typed)
         elif rng.random() < 0.3:
-            # around what makes the change count, which is a small part of all steps
-            since = rng.choice(["/journal.json", "/journal.json", "/current"])
-            ended = faults.command(typed, home=self.home, kill=rng.randint(1, 20), since=since)
+            # while blobs are on their way, and around what makes the change count
+            since, steps = rng.choice([(".chunks", 80), ("/journal.json", 30), ("/current", 12)])
+            ended = self._command(typed, kill=rng.randint(1, steps), since=since)
         elif rng.random() < 0.6:
             moment = rng.randint(1, self._steps.get(verb, 60) + 1)
-            ended = faults.command(typed, home=self.home, kill=moment)
+            ended = self._command(typed, kill=moment)
         else:
-            child = faults.start(typed, home=self.home)
+            child = faults.start(typed, home=self.home, before=self._before)
             time.sleep(rng.random() * self._seconds.get(verb, 0.3))
             child.kill()
             ended = child.wait()
         how = f"killed in step {ended.steps} ({ended.last})" if ended.killed else f"{ended.code}"
         self._trail.append(f"{profile}: {' '.join(typed)} -> {how}")
         return ended
+
+    def _command(self, typed: Sequence[str], home: Path | None = None, **more: Any) -> faults.Ended:
+        return faults.command(typed, home=home or self.home, before=self._before, **more)
 
     def _learn(self, verb: str, ended: faults.Ended) -> None:
         """How long such a command takes, a longer one for a while to come."""
@@ -204,7 +212,8 @@ class Torture:
         for profile in dict.fromkeys(PROFILES):
             Cli(self.home).ok("--profile", profile, "verify")
         for words in self._rng.sample(READERS, 2):
-            Cli(self.home).ok("--profile", self._rng.choice(PROFILES), *words)
+            ended = self._command(["--profile", self._rng.choice(PROFILES), *words])
+            assert ended.code == 0, f"{words}: {ended.err}"
 
     def _check_end(self, profile: str, words: Sequence[str]) -> None:
         """The next writer puts everything right, and nothing is left: tried on a copy."""
@@ -212,7 +221,7 @@ class Torture:
         now = self._refill(self.model) if words[0] in ("gc", "purge") else self.model
         after, code = now.after(profile, words)
         before, stored = disk.have(self._copy, self.world), disk.stored(self._copy)
-        again = faults.command(arguments(self.world, profile, words), home=self._copy)
+        again = self._command(arguments(self.world, profile, words), self._copy)
         self._check_sent(before)
         self.report.resumed += bool(before.keys() & (disk.stored(self._copy) - stored))
         assert again.code == code, f"again: exits with {again.code}, not {code}: {again.err}"
@@ -222,7 +231,7 @@ class Torture:
         """Install what may be half-way out, in a profile of its own."""
         words = ["install", "beta", BIG, "left@=2.0.0"]
         after, code = model.after("third", words)
-        ended = faults.command(arguments(self.world, "third", words), home=self._copy)
+        ended = self._command(arguments(self.world, "third", words), self._copy)
         assert ended.code == code == 0, ended.err
         Cli(self._copy).ok("--profile", "third", "verify")
         self.world.server.sent()
@@ -230,9 +239,9 @@ class Torture:
 
     def _settle(self, home: Path, model: Model) -> None:
         for words in (["gc", "--yes"], ["clean", "--yes"]):
-            ended = faults.command(words, home=home)
+            ended = self._command(words, home)
             assert ended.code == 0, f"{words}: {ended.err}"
-        disk.check_clean(home, model, self.world)
+        disk.check_clean(home, model, self.world, links=self._links)
 
 
 def recorded(listed: dict[str, Any]) -> dict[str, Any]:
@@ -272,7 +281,8 @@ def warm_up(world: World, home: Path) -> None:
         cli.ok(*words, "--yes")
     for words in (["hold", "omega"], ["verify"], *READERS):
         cli.ok(*words)
-    # what was sent so far is nobody's business
+    # what was sent so far is nobody's business, once no connection is left open
+    gc.collect()
     world.server.sent()
 
 

@@ -103,19 +103,19 @@ def upgraded(before: Content, after: Generation) -> list[str]:
     return [p.name for p in after.packs if before.packs[p.name].version != p.version]
 
 
-def test_a_few_commands_at_once(things: World, tmp_path: Path) -> None:
-    assert crowd(things, tmp_path / "home", "suite", 25)
+def test_a_few_commands_at_once(things: World, place: Path) -> None:
+    assert crowd(things, place / "home", "suite", 25)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("shard", range(4))
-def test_many_commands_at_once(things: World, tmp_path: Path, seed: str, shard: int) -> None:
-    assert crowd(things, tmp_path / "home", f"{seed}/{shard}", 100)
+def test_many_commands_at_once(things: World, place: Path, seed: str, shard: int) -> None:
+    assert crowd(things, place / "home", f"{seed}/{shard}", 100)
 
 
-def test_writer_that_stands_still(things: World, tmp_path: Path) -> None:
+def test_writer_that_stands_still(things: World, place: Path) -> None:
     """Whoever waits is told for whom and gives up in time; whoever reads does not notice."""
-    home = tmp_path / "home"
+    home = place / "home"
     registry = ["--registry", things.registry, "--yes"]
     assert faults.command(["install", "alpha", *registry], home=home).code == 0
     child = faults.start(["install", "gamma", *registry], home=home, at=_stop_at_journal)
@@ -139,8 +139,8 @@ def test_writer_that_stands_still(things: World, tmp_path: Path) -> None:
     Cli(home).ok("verify")
 
 
-def test_dead_writer_keeps_nobody_waiting(things: World, tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_dead_writer_keeps_nobody_waiting(things: World, place: Path) -> None:
+    home = place / "home"
     registry = ["--registry", things.registry, "--yes"]
     killed = faults.command(["install", "alpha", *registry], home=home, kill=2, since="/current")
     assert killed.killed and (home / "owner.json").exists()
