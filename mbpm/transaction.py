@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbpm.files import remove, write_atomic
 from mbpm.lock import writer_lock
-from specs.errors import IntegrityError, NotFoundError, UsageError
+from specs.errors import IntegrityError, MbpmError, NotFoundError, UsageError
 from specs.generation import Cause, Generation, InstalledBase, InstalledPack
 
 if TYPE_CHECKING:
@@ -101,11 +101,13 @@ class Writer:
         if journal is not None:
             home = Home(self.home.path, journal["profile"])
             self._rebuild(home, journal["folders"])
-            current = home.current()
-            if current.number == journal["to"]:
-                done = self._finish(home, self._before(home, current), current)
-            else:
-                remove(home.generation_path(journal["to"]))
+            # where it is damaged, `mbpm repair` mends it, and other profiles go on meanwhile
+            with suppress(MbpmError):
+                current = home.current()
+                if current.number == journal["to"]:
+                    done = self._finish(home, self._before(home, current), current)
+                elif current.number < journal["to"]:
+                    remove(home.generation_path(journal["to"]))
         if done:
             remove(self.home.journal)
         remove(self.home.staging)
@@ -116,9 +118,10 @@ class Writer:
         try:
             value = json.loads(self.home.journal.read_bytes())
             Home(self.home.path, value["profile"])
-            _ = value["to"] + 0
+            if type(value["to"]) is not int:
+                return None
             folders = [(str(kind), str(digest)) for kind, digest in value["folders"]]
-        except (OSError, ValueError, KeyError, TypeError, UsageError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError):
             # it is written atomically, so this was somebody's editor; the pointer still decides
             return None
         return {**value, "folders": folders}
