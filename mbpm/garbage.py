@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -261,8 +260,10 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _age(path: Path) -> float:
+    from mbpm.fetch.parts import since
+
     try:
-        return time.time() - path.stat().st_mtime
+        return since(path.stat().st_mtime)
     except OSError:
         return 0.0
 

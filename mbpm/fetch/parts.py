@@ -51,10 +51,16 @@ def unfinished(parts: Path) -> list[Unfinished]:
     for path in sorted(parts.glob(f"*{PART}")):
         if _is_free(path):
             with contextlib.suppress(OSError):
-                idle = time.time() - path.stat().st_mtime
+                idle = since(path.stat().st_mtime)
                 key = path.name.rsplit(".", 4)[0]
-                found.append(Unfinished(path, key, on_disk(path), max(0.0, idle)))
+                found.append(Unfinished(path, key, on_disk(path), idle))
     return found
+
+
+def since(touched: float) -> float:
+    """How many seconds ago a file was touched; as far off where that is yet to come, because a
+    clock that was wrong must not keep it for ever."""
+    return abs(time.time() - touched)
 
 
 def strays(parts: Path) -> list[Path]:
@@ -165,7 +171,7 @@ def _is_free(part: Path) -> bool:
         touched = part.stat().st_mtime
     except OSError:
         return False
-    if time.time() - touched > LEASE_SECONDS:
+    if since(touched) > LEASE_SECONDS:
         return True
     return fields[1] == _host() and not _alive(owner, touched)
 
