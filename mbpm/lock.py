@@ -18,12 +18,13 @@ from specs.errors import MbpmError, UsageError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+    from mbpm.folder_lock import FolderLock
     from mbpm.output import Output
 
 WAIT_SECONDS = 60.0
 _QUIET_SECONDS = 1.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What a file system answers that knows no locks; a file that is there then stands for the lock."""
+"""What a file system answers that knows no locks; `mbpm.folder_lock` is for those."""
 
 
 @contextmanager
@@ -53,27 +54,44 @@ def writer_lock(home: Path, out: Output) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(home: Path, owner: Path, wait: float, out: Output) -> BaseFileLock:
-    from filelock import FileLock, SoftFileLock, Timeout
+def _acquire(home: Path, owner: Path, wait: float, out: Output) -> BaseFileLock | FolderLock:
+    lock: BaseFileLock | FolderLock
+    hint = "wait for it to end; `MBPM_LOCK_TIMEOUT` sets how many seconds to wait"
+    if _knows_locks(home / "lock"):
+        from filelock import FileLock
 
-    kinds = (FileLock(home / "lock"), SoftFileLock(home / "lock.soft"))
-    for lock in kinds:
+        lock = FileLock(home / "lock")
+    else:
+        from mbpm.folder_lock import FolderLock
+
+        lock = FolderLock(home / "lock.held")
+        hint += f", and where it is gone from another machine, remove {home / 'lock.held'}"
+    try:
         try:
-            try:
-                lock.acquire(timeout=min(wait, _QUIET_SECONDS))
-            except Timeout:
-                out.note(f"waiting for {_describe(owner)}")
-                lock.acquire(timeout=max(0.0, wait - _QUIET_SECONDS))
-            return lock
-        except Timeout:
-            raise MbpmError(
-                f"{home} is being changed by {_describe(owner)}",
-                hint="wait for it to end; `MBPM_LOCK_TIMEOUT` sets how many seconds to wait",
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS or lock is kinds[-1]:
-                raise
-    raise AssertionError
+            lock.acquire(timeout=min(wait, _QUIET_SECONDS))
+        except TimeoutError:
+            out.note(f"waiting for {_describe(owner)}")
+            lock.acquire(timeout=max(0.0, wait - _QUIET_SECONDS))
+    except TimeoutError:
+        raise MbpmError(f"{home} is being changed by {_describe(owner)}", hint=hint) from None
+    return lock
+
+
+def _knows_locks(file: Path) -> bool:
+    """Whether the file system of a file, which is made, has locks."""
+    try:
+        import fcntl
+    except ImportError:
+        # those of Windows are everywhere
+        return True
+    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    except OSError as error:
+        return error.errno not in _NO_LOCKS
+    finally:
+        os.close(handle)
+    return True
 
 
 def _wait_seconds() -> float:

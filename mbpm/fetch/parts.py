@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbpm.files import remove
+from mbpm.processes import alive
 
 LEASE_SECONDS = 15 * 60
 """After this long without a sign of life a part is free, even if its owner may be alive."""
 BEAT_SECONDS = 60.0
 """How often an owner gives one."""
 _NOBODY = 0
-_CLOCK_SLACK = 5.0
 _ours: set[str] = set()
 """The names of this process's part files: process numbers come again, in containers at once."""
 PART, CHUNKS = ".part", ".chunks"
@@ -173,29 +173,4 @@ def _is_free(part: Path) -> bool:
         return False
     if since(touched) > LEASE_SECONDS:
         return True
-    return fields[1] == _host() and not _alive(owner, touched)
-
-
-def _alive(pid: int, touched: float) -> bool:
-    """Whether the process lives that touched a file at that time, and not a later namesake."""
-    if os.name == "nt":
-        # there is no harmless probe; the lease decides
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    started = _started(pid)
-    return started is None or started <= touched + _CLOCK_SLACK
-
-
-def _started(pid: int) -> float | None:
-    """When a process began, in seconds since 1970; None where the system does not tell."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        for line in Path("/proc/stat").read_text("ascii").splitlines():
-            if line.startswith("btime "):
-                return int(line.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return None
+    return fields[1] == _host() and not alive(owner, touched)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mbpm import processes
 from mbpm.fetch import assembly, obtain_all, parts, salvage
 from mbpm.fetch.assembly import Part
 from mbpm.fetch.network import Network
@@ -159,7 +160,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_no_owner(store: Store) -> No
     adopted.unlink()
     theirs = orphan(store, {0}, owner=f"{parts._host()}.{os.getppid()}")
     assert parts.adopt(store.parts, BLOB.sha256) is None
-    before = parts._started(os.getppid()) - 60
+    before = processes.started(os.getppid()) - 60
     recent = max(before, time.time() - parts.LEASE_SECONDS + 60)
     os.utime(theirs, (recent, recent))
     if recent == before:
