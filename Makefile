@@ -62,7 +62,7 @@ test-slow: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m $(TEST_HOME)/.qwen2
 	@$(TEST_ENV) $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 torture: $(VENV)/.installed-dev  ## Kill a thousand commands, and meet 200 schedules of bad servers
-	@$(TEST_ENV) MBPM_TORTURE=200 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not slow' tests/torture tests/mbpm/test_network_torture.py $(PYTEST_ARGS)
+	@$(TEST_ENV) MBPM_TORTURE=200 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m 'not slow' tests/torture tests/mbpm/test_network_torture.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style, types, import direction and schemas
 	@$(BIN)/ruff check .

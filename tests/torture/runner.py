@@ -291,7 +291,7 @@ def arguments(world: World, profile: str, words: Sequence[str]) -> list[str]:
     typed = ["--profile", profile, *words]
     if words[0] not in ("hold", "unhold", "pin", "unpin", "mark"):
         typed.append("--yes")
-    if words[0] in ("install", "upgrade", "repair") or words[:2] == ["base", "install"]:
+    if words[0] in ("install", "upgrade", "repair") or list(words[:2]) == ["base", "install"]:
         typed += ["--registry", world.registry]
     return typed
 

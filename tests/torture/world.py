@@ -69,15 +69,18 @@ class World:
 
 
 @contextlib.contextmanager
-def world(root: Path) -> Iterator[World]:
-    """Make everything below `root`, and serve it until the block ends."""
+def world(root: Path, *, chunk: int = CHUNK_BYTES) -> Iterator[World]:
+    """Make everything below `root`, and serve it until the block ends.
+
+    The base is a little more than two `chunk` large, the file of the pack `BIG` than one.
+    """
     tree, weights = root / "registry", root / "weights"
     noise = random.Random(7)
     with serve({"registry": tree, "weights": weights}) as server:
         from registry_index.publish import publish_base
 
         source = UrlSource(url=f"{server.url}/weights/{BASE}.gguf")
-        bytes_of_base = noise.randbytes(2 * CHUNK_BYTES + 1000)
+        bytes_of_base = noise.randbytes(2 * chunk + 1000)
         card = tiny_base(weights, name=BASE, weights=bytes_of_base, sources=(source,))
         publish_base(card, tree)
         made = {}
@@ -85,7 +88,7 @@ def world(root: Path) -> Iterator[World]:
             for version in versions:
                 extra = {}
                 if name == BIG:
-                    extra = {"LICENSE": noise.randbytes(CHUNK_BYTES + 5000)}
+                    extra = {"LICENSE": noise.randbytes(chunk + 5000)}
                 needs = requires(name, version)
                 folder = root / "made" / f"{name}-{version}"
                 pack_folder(folder, name, version, files=extra, requires=needs)
