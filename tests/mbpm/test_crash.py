@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,67 +12,37 @@ from pathlib import Path
 
 import pytest
 
-from mbpm.__main__ import run
+from tests.support import faults
 from tests.support.cli import Cli
 
 Publish = Callable[..., None]
 
-STEPS = frozenset(["os.rename", "os.link", "os.remove", "os.rmdir"])
-"""What changes a folder visibly; bytes of unfinished files are nobody's business."""
+JOURNAL = "os.rename /journal.json"
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
 
-def killed_at(moment: int, arguments: list[str]) -> bool:
-    """Run a command in a process that kills itself before its `moment`-th change to a folder.
-
-    Returns whether it was killed; False means that it had fewer steps and ended well.
-    """
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            sys.stdout = sys.stderr = io.StringIO()
-            seen = 0
-
-            def watch(event: str, _arguments: object) -> None:
-                nonlocal seen
-                if event in STEPS:
-                    seen += 1
-                    if seen == moment:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-            sys.addaudithook(watch)
-            code = run(arguments)
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.WEXITSTATUS(status) == 0
-    return False
-
-
 def every_moment(cli: Cli, start: Path, arguments: list[str], old: dict, new: dict) -> None:
-    """Kill a command at each of its steps in turn, from the same starting home each time."""
+    """Kill a command at every other step from its journal on, from the same starting home each time; what
+    comes before is for `make torture`."""
     outcomes = set()
-    for moment in range(1, 500):
+    for moment in range(1, 500, 2):
         shutil.rmtree(cli.home, ignore_errors=True)
         if start.exists():
             shutil.copytree(start, cli.home)
-        killed = killed_at(moment, ["--home", str(cli.home), *arguments])
+        ended = faults.command(arguments, home=cli.home, kill=moment, since=JOURNAL)
         found = cli.installed()
-        assert found in (old, new), f"moment {moment}"
+        assert found in (old, new), f"moment {moment}: {ended.last}"
         outcomes.add(len(found))
         cli.ok("verify")
         # the next writer puts everything right, whatever it came for
-        cli.ok(*arguments)
+        again = faults.command(arguments, home=cli.home)
+        assert again.code == 0, again.err
         assert cli.installed() == new
         cli.ok("verify")
         assert not (cli.home / "journal.json").exists()
         assert not list((cli.home / "staging").glob("*"))
-        if not killed:
+        if not ended.killed:
             assert moment > 10
             assert len(outcomes) == 2, "both outcomes were seen"
             return
@@ -113,7 +81,7 @@ def test_kill_during_removal(cli: Cli, registry: Path, publish: Publish) -> None
     for moment in range(1, 200):
         shutil.rmtree(cli.home, ignore_errors=True)
         shutil.copytree(start, cli.home)
-        killed = killed_at(moment, ["--home", str(cli.home), "remove", "alpha", "--yes"])
+        ended = faults.command(["remove", "alpha", "--yes"], home=cli.home, kill=moment)
         outcomes.add(len(cli.installed()))
         cli.ok("verify")
         if "alpha" in cli.installed():
@@ -123,7 +91,7 @@ def test_kill_during_removal(cli: Cli, registry: Path, publish: Publish) -> None
         cli.ok("gc", "--yes")
         left = [f for f in (cli.home / "store").rglob("*") if f.is_file()]
         assert left == [], f"moment {moment}: nothing is left on the disk"
-        if not killed:
+        if not ended.killed:
             break
     assert outcomes == {1, 2}
 

@@ -148,7 +148,8 @@ def start(
         arguments: What comes after `mbpm --home HOME`.
         home: The home.
         kill: Before which step it dies, or in the middle of which where that writes bytes.
-        since: The step it is counted from, by the end of the file's name; the first unless given.
+        since: The step it is counted from, by the end of its words (`os.rename /current`); the
+            first unless given.
         at: What else happens at its steps.
         environ: Changes to the environment.
         before: Called in the child before the command.
@@ -245,8 +246,9 @@ def _watch(
             return
         nonlocal counted_from
         number = next(numbers)
-        recorder.write(number, f"{kind} {text.removeprefix(inside)}")
-        if counted_from is None and text.endswith(since):
+        words = f"{kind} {text.removeprefix(inside)}"
+        recorder.write(number, words)
+        if counted_from is None and words.endswith(since):
             counted_from = number - 1
         if kill is not None and counted_from is not None and number == counted_from + kill:
             if write_half is not None:

@@ -137,7 +137,9 @@ class Torture:
             ended = self._command(typed)
         elif rng.random() < 0.3:
             # while blobs are on their way, and around what makes the change count
-            since, steps = rng.choice([(".chunks", 80), ("/journal.json", 30), ("/current", 12)])
+            since, steps = rng.choice(
+                [(".chunks", 80), ("os.rename /journal.json", 40), ("/current", 12)]
+            )
             ended = self._command(typed, kill=rng.randint(1, steps), since=since)
         elif rng.random() < 0.6:
             moment = rng.randint(1, self._steps.get(verb, 60) + 1)

@@ -172,4 +172,4 @@ def test_a_few_sequences_of_commands(place: Path) -> None:
 
 @pytest.mark.torture
 def test_many_sequences_of_commands(place: Path) -> None:
-    run(100, 30, place)
+    run(60, 30, place)
