@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 
 
 def every_moment(cli: Cli, start: Path, arguments: list[str], old: dict, new: dict) -> None:
-    """Kill a command at every other step from its journal on, from the same starting home each time; what
-    comes before is for `make torture`."""
+    """Kill a command at every other step from its journal on, from the same starting home each
+    time; what comes before is for `make torture`."""
     outcomes = set()
     for moment in range(1, 500, 2):
         shutil.rmtree(cli.home, ignore_errors=True)
