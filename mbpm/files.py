@@ -55,6 +55,8 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+        with target.open("r+b") as stream:
+            os.fsync(stream.fileno())
 
 
 def make_read_only(file: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from mbpm.files import link_or_copy, make_read_only, remove, replace, write_atomic
+from mbpm.files import link_or_copy, make_read_only, remove, replace, sync_folder, write_atomic
 from specs.base_card import CARD_FILE, BaseCard
 from specs.blobs import Blob
 from specs.errors import IntegrityError
@@ -132,6 +132,7 @@ class Store:
         link_or_copy(self.blob_path(digest), folder / document)
         for blob in blobs:
             link_or_copy(self.blob_path(blob.sha256), folder / blob.path)
+        sync_folder(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._take_away(target)
         replace(folder, target)

@@ -232,6 +232,13 @@ def command(arguments: Sequence[object], *, home: Path, **more: Any) -> Ended:
     return start(arguments, home=home, **more).wait()
 
 
+def _name_of(handle: int) -> str:
+    """What an open file is called, where the system tells."""
+    with contextlib.suppress(OSError, TypeError):
+        return str(Path(f"/proc/self/fd/{handle}").readlink())
+    return ""
+
+
 def _watch(
     home: Path, recorder: _Recorder, kill: int | None, since: str, at: AtStep | None
 ) -> None:
@@ -241,7 +248,7 @@ def _watch(
     counted_from = 0 if not since else None
 
     def step(kind: str, name: object, write_half: Callable[[], object] | None = None) -> None:
-        text = os.fsdecode(name) if isinstance(name, (str, bytes)) else ""
+        text = os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else ""
         if text.startswith(os.sep) and not text.startswith(inside):
             return
         nonlocal counted_from
@@ -263,7 +270,7 @@ def _watch(
             step(event, arguments[1] if event in ("os.rename", "os.link") else arguments[0])
         elif event == "open":
             path, _mode, flags = arguments
-            if isinstance(path, (str, bytes)) and flags & _WRITING:
+            if isinstance(path, (str, bytes, os.PathLike)) and flags & _WRITING:
                 step("open" if os.path.lexists(path) else "create", path)
 
     class Counted(io.FileIO):
@@ -285,9 +292,9 @@ def _watch(
         return io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
 
     def counted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*arguments: Any, **more: Any) -> Any:
-            step(kind, "")
-            return function(*arguments, **more)
+        def called(handle: int, *arguments: Any, **more: Any) -> Any:
+            step(kind, _name_of(handle))
+            return function(handle, *arguments, **more)
 
         return called
 
