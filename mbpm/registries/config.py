@@ -15,12 +15,13 @@ It may be edited by hand. The bundled registry is always there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mbpm.files import recordable, write_atomic
-from specs.errors import IntegrityError, NotFoundError, UsageError
+from specs.errors import IntegrityError, MbpmError, NotFoundError, UsageError
 from specs.names import check_name
 from specs.registries import (
     BUNDLED,
@@ -90,7 +91,10 @@ def display_names(home: Path, labels: Iterable[str]) -> dict[str, str]:
     wanted = set(labels)
     if wanted <= {BUNDLED}:
         return {label: label for label in wanted}
-    known = {k.address: k.name for k in in_order(read(home))}
+    known: dict[str, str] = {}
+    # what is installed is shown whatever is wrong with the list: who needs it says so
+    with suppress(MbpmError, OSError):
+        known = {k.address: k.name for k in in_order(read(home))}
     return {label: known.get(label, label) for label in wanted}
 
 

@@ -119,3 +119,19 @@ def test_moved_home(cli: Cli, two: Path) -> None:
     moved.ok("undo", "--yes")
     assert moved.installed() == {"alpha": "1.0.0"}
     assert not cli.home.exists()
+
+
+@pytest.mark.parametrize("text", ["[registries", "format = 9\n", None])
+def test_damaged_list_of_registries(cli: Cli, two: Path, text: str | None) -> None:
+    """What is installed is shown and removed all the same; who needs the list names it."""
+    cli.ok("install", "alpha", "--registry", two, "--yes")
+    file = cli.home / "registries.toml"
+    file.mkdir() if text is None else file.write_text(text)
+    for words in (["list"], ["history"], ["history", "1"], ["verify"], ["tree"], ["hold", "alpha"]):
+        cli.ok(*words)
+    for words in (["upgrade"], ["search", "alpha"], ["registry", "list"]):
+        result = cli(*words)
+        assert result.code in (1, 2), f"{words}: {result}"
+        assert f"error: {file}: " in result.err
+    cli.ok("remove", "alpha", "--yes")
+    cli.ok("gc", "--yes")
