@@ -12,7 +12,7 @@ import pytest
 from mbpm.project import files
 from specs.lockfile import Lock
 from specs.project import Project
-from tests.mbpm.test_crash import killed_at
+from tests.support import faults
 from tests.support.cli import Cli
 from tests.support.projects import ProjectCli
 
@@ -29,21 +29,21 @@ def test_kill_during_add(cli: Cli, tmp_path: Path, registry: Path, publish: Publ
     old_home, old_folder = tmp_path / "old-home", tmp_path / "old-clinic"
     shutil.copytree(cli.home, old_home)
     shutil.copytree(project.folder, old_folder)
-    command = ["--home", str(cli.home), "add", "beta", "--yes", "--project", str(project.folder)]
+    command = ["add", "beta", "--yes", "--project", project.folder]
     seen = set()
     for moment in range(1, 300):
         for start, place in ((old_home, cli.home), (old_folder, project.folder)):
             shutil.rmtree(place)
             shutil.copytree(start, place)
-        killed = killed_at(moment, command)
+        ended = faults.command(command, home=cli.home, within=tmp_path, kill=moment)
         wanted = Project.parse_toml(project.toml.read_bytes(), "mbpm.toml").packs.keys()
         locked = {p.name for p in Lock.parse_toml(project.lock.read_bytes(), "mbpm.lock").packs}
         installed = project.installed().keys()
-        assert {"alpha"} <= installed <= locked <= wanted <= {"alpha", "beta"}, f"moment {moment}"
+        assert {"alpha"} <= installed <= locked <= wanted <= {"alpha", "beta"}, ended.last
         seen.add((len(installed), len(locked), len(wanted)))
         project.ok("sync", "--yes")
         assert project.installed().keys() == wanted
-        if not killed:
+        if not ended.killed:
             assert seen == {(1, 1, 1), (1, 1, 2), (1, 2, 2), (2, 2, 2)}
             return
     pytest.fail("the command never ended")

@@ -139,6 +139,7 @@ def start(
     kill: int | None = None,
     since: str = "",
     at: AtStep | None = None,
+    within: Path | None = None,
     environ: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
 ) -> Child:
@@ -151,6 +152,7 @@ def start(
         since: The step it is counted from, by the end of its words (`os.rename /current`); the
             first unless given.
         at: What else happens at its steps.
+        within: The folder whose changes are steps; the home unless given.
         environ: Changes to the environment.
         before: Called in the child before the command.
     """
@@ -168,7 +170,7 @@ def start(
             os.environ.update(environ or {})
             if before is not None:
                 before()
-            _watch(home, recorder, kill, since, at)
+            _watch(within or home, recorder, kill, since, at)
             code = run(["--home", str(home), *map(str, arguments)])
         except BaseException:
             import traceback
@@ -240,10 +242,10 @@ def _name_of(handle: int) -> str:
 
 
 def _watch(
-    home: Path, recorder: _Recorder, kill: int | None, since: str, at: AtStep | None
+    within: Path, recorder: _Recorder, kill: int | None, since: str, at: AtStep | None
 ) -> None:
     """Count the steps of this process, for good."""
-    inside = str(home)
+    inside = str(within)
     numbers = itertools.count(1)
     counted_from = 0 if not since else None
 
