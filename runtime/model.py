@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
+from runtime.codes import Codes, read_codes
 from runtime.engine import ModelConfig
 from runtime.gguf_file import GGUFFile, GGUFTensor
 from runtime.modules import PROJECTIONS, check_weights
-from runtime.quant import Codes, FloatLinear, Int4PackLinear, Linear, read_codes
+from runtime.quant import FloatLinear, Int4PackLinear, Linear
 from specs.errors import IntegrityError
 
 FUSED = {

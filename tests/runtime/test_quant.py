@@ -8,8 +8,9 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import quantize
 
+from runtime.codes import Codes, read_codes
 from runtime.gguf_file import GGUFTensor
-from runtime.quant import PACK_ROWS, Codes, DequantLinear, Int4PackLinear, read_codes
+from runtime.quant import PACK_ROWS, DequantLinear, Int4PackLinear
 from specs.errors import IntegrityError
 
 CPU = torch.device("cpu")
@@ -117,7 +118,7 @@ def test_a_matrix_read_in_strips_keeps_its_values(
 ) -> None:
     source = tensor(kind, 23, 512)
     whole = read_codes(source)
-    monkeypatch.setattr("runtime.quant.READ_ROWS", 5)
+    monkeypatch.setattr("runtime.codes.READ_ROWS", 5)
     strips = read_codes(source)
     np.testing.assert_array_equal(strips.codes, whole.codes)
     np.testing.assert_array_equal(strips.scale, whole.scale)
