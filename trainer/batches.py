@@ -11,7 +11,7 @@ import torch
 from runtime.chat_format import ChatFormat
 from specs.errors import UsageError
 from specs.manifest import Activation
-from trainer.data.reading import Example
+from trainer.data.example import Example
 
 WINDOW, STRIP = 4096, 128
 """Rows sorted together by the length of their adapted part, and then by that of their prompt."""

@@ -20,7 +20,7 @@ from runtime.prefix import common_prefix
 from specs.evals import Metric
 from trainer.batches import Row, encode, encode_all
 from trainer.config import TrainingConfig
-from trainer.data.reading import Example, Message
+from trainer.data.example import Example, Message
 
 F64 = npt.NDArray[np.float64]
 RESAMPLES = 2000

@@ -26,7 +26,7 @@ from specs.names import Name
 from specs.pack_toml import PackToml
 from trainer.batches import encode_all
 from trainer.config import TrainingConfig
-from trainer.data.reading import Example
+from trainer.data.example import Example
 from trainer.evaluate import evaluate
 from trainer.loop import StepReport, train
 from trainer.pack_folder import to_half, write_pack_folder

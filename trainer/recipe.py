@@ -20,7 +20,7 @@ from specs.model import Contract
 from specs.names import Name, Sha256
 from trainer.config import TrainingConfig
 from trainer.data.converters import hpo, medmcqa
-from trainer.data.reading import Example
+from trainer.data.example import Example
 from trainer.data.split import Split, split_by_group
 
 FOLDER = Path(__file__).parent / "recipes"

@@ -21,8 +21,8 @@ from runtime.tokenizer import Tokenizer
 from specs.base_card import BASE_ROUTING_FILE, WEIGHTS_FILE
 from specs.errors import UsageError
 from specs.evals import RoutingEval
+from trainer.data.example import Example
 from trainer.data.natural_questions import OTHER, domains, natural_questions
-from trainer.data.reading import Example
 from trainer.data.split import position
 
 BACKGROUND = Path(__file__).parent / "data" / "background.jsonl"

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import trainer.data
+from trainer.data.example import normalise
 from trainer.data.make_background import SPECIALIST
-from trainer.data.reading import normalise
 
 FILE = Path(trainer.data.__file__).parent / "background.jsonl"
 PROMPTS = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]

@@ -11,9 +11,10 @@ from trainer.data.documents import (
     BLOCK_PASSAGES,
     FILES_AS_GROUPS,
     PASSAGE_CHARS,
+    definitions,
     split_passages,
-    split_sections,
 )
+from trainer.data.markup import split_sections
 from trainer.data.reading import read_dataset
 
 LONG = "The clause names the parties and their duties in full. " * 200
@@ -94,3 +95,48 @@ def test_a_document_in_another_encoding(tmp_path: Path) -> None:
     file.write_bytes("# Caf\u00e9\n".encode("latin1"))
     with pytest.raises(UsageError, match="byte 0xe9 at position 5"):
         read_dataset(file)
+
+
+@pytest.mark.parametrize(
+    ("passage", "term", "answer"),
+    [
+        (
+            "In this act, “Lessor” means a person who lets a thing. More follows.",
+            "Lessor",
+            "“Lessor” means a person who lets a thing.",
+        ),
+        (
+            'The "Service Period" shall mean the twelve months after signing.',
+            "Service Period",
+            "“Service Period” shall mean the twelve months after signing.",
+        ),
+        ("**Estoppel**: a bar to denying what one said before", "Estoppel", "A bar to denying"),
+        ("- **Tort** \u2013 a wrong for which one can be sued", "Tort", "A wrong for which"),
+        ("**Copyleft** is a way of licensing that stays free.", "Copyleft", "Is a way of"),
+    ],
+)
+def test_terms_that_the_text_itself_explains(passage: str, term: str, answer: str) -> None:
+    (example,) = definitions(passage, "g")
+    assert term in example.messages[0].content
+    assert answer in example.answer
+    assert (example.kind, example.group) == ("definition", "g")
+
+
+@pytest.mark.parametrize(
+    "passage",
+    [
+        "He said “no” and is gone. It means a lot to many people here.",
+        "**Note**: see below.",
+        "The lessor means well, as everybody knows by now.",
+        "“Yes. No” means nothing at all in this place here.",
+    ],
+)
+def test_what_only_looks_like_a_definition(passage: str) -> None:
+    assert list(definitions(passage, "g")) == []
+
+
+def test_a_heading_that_is_a_question_is_asked_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "faq.md"
+    file.write_text("# FAQ\n\n## Who pays the rent?\n\nThe lessee pays it, on the first day.\n")
+    (example,) = read_dataset(file)
+    assert example.messages[0].content == "Who pays the rent?"

@@ -18,7 +18,7 @@ from tests.support.adapters import random_adapter, write_pack
 from tests.support.tiny_base import write_tiny_base
 from trainer.batches import Row, encode_all
 from trainer.config import TrainingConfig
-from trainer.data.reading import Example
+from trainer.data.example import Example
 from trainer.evaluate import ChoiceRows, Scores, choice_accuracy, choice_rows, perplexity, score
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from specs.errors import NotFoundError, UsageError
-from trainer.data.reading import MAX_LINE_BYTES, Example, Message, normalise, read_dataset
+from trainer.data.encoding import MAX_LINE_BYTES
+from trainer.data.example import Example, Message, normalise
+from trainer.data.reading import read_dataset
 
 LEGAL = Path(__file__).parents[1] / "data" / "legal-mini.jsonl"
 
@@ -29,6 +31,10 @@ def refused(path: Path) -> str:
 
 def chat(*turns: tuple[str, str], **more: object) -> dict[str, object]:
     return {"messages": [{"role": r, "content": c} for r, c in turns], **more}
+
+
+def talk(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(texts)]
 
 
 def test_pairs(tmp_path: Path) -> None:
@@ -86,8 +92,21 @@ def test_an_empty_file(tmp_path: Path) -> None:
     [
         ("{not json", "line 2: expected a JSON object and found `{not json`"),
         ("[1, 2]", "line 2: expected a JSON object and found a list of 2"),
-        ({"instruction": "x", "output": "y"}, "found `instruction`, `output`"),
-        ({"prompt": "x"}, "expected `messages`, or `prompt` and `response`, and found `prompt`"),
+        ({"headline": "x", "story": "y"}, "found `headline`, `story`"),
+        ({"prompt": "x"}, "expected `messages`, or `prompt` and `response`, or `prompt`, `chosen`"),
+        ({"response": "x"}, "and found `response`"),
+        ({"prompt": "x", "question": "y", "response": "z"}, "expected one of `prompt` and `quest"),
+        ({"prompt": "x", "answer": "y", "output": "z"}, "expected one of `answer` and `output`"),
+        ({"prompt": "x", "chosen": "y"}, "`rejected`: expected beside the other of the pair"),
+        ({"prompt": "x", "chosen": "y", "rejected": "y"}, "are the same text"),
+        ({"chosen": "y", "rejected": "z"}, "`prompt`: expected where `chosen` is a text"),
+        (
+            {"chosen": talk("a", "b"), "rejected": talk("c", "d")},
+            "expected the same messages before the last one",
+        ),
+        ({"prompt": [], "chosen": "y", "rejected": "z"}, "`prompt`: expected a list of messages"),
+        ({"conversations": [{"from": "robot", "value": "x"}]}, "[0].role`: expected `system`"),
+        ({"text": 5}, "`text`: expected text, found `5`"),
         ({"prompt": "x", "response": 3}, "`response`: expected text, found `3`"),
         ({"prompt": "x", "response": "  "}, "`response`: expected text, found an empty string"),
         ({"prompt": "x", "response": "\ud800"}, "half of a surrogate pair"),
@@ -125,7 +144,7 @@ def test_a_huge_line_is_refused_without_reading_it_all(tmp_path: Path) -> None:
     ("raw", "expected"),
     [
         ('{"prompt": "caf\u00e9", "response": "r"}'.encode("latin1"), "byte 0xe9 at position 15"),
-        ('{"prompt": "p", "response": "r"}'.encode("utf-16"), "it looks like UTF-16"),
+        ('{"prompt": "p", "response": "r"}'.encode("utf-16-le"), "found a zero byte"),
         (b'{"prompt": "p"\x00}', "found a zero byte"),
     ],
 )
@@ -142,10 +161,25 @@ def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
         read_dataset(tmp_path / "nothing.jsonl")
 
 
+def test_utf_16_is_read_where_its_mark_says_so(tmp_path: Path) -> None:
+    for coding in ("utf-16", "utf-8-sig"):
+        for name, text in (
+            ("a.jsonl", '{"prompt": "café?", "response": "r"}\n\n{"prompt": "q", "response": "s"}'),
+            ("a.csv", "prompt,response\ncafé?,r\nq,s\n"),
+            ("a.json", '[{"prompt": "café?", "response": "r"}, {"prompt": "q", "response": "s"}]'),
+        ):
+            (tmp_path / name).write_bytes(text.encode(coding))
+            first, second = read_dataset(tmp_path / name)
+            assert (first.messages[0].content, second.answer) == ("café?", "s")
+    (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe{")
+    assert "begins as UTF-16 and is something else" in refused(tmp_path / "a.jsonl")
+
+
 def test_other_kinds_of_files(tmp_path: Path) -> None:
-    assert "unknown kind of data `.csv`" in refused(write(tmp_path, "a,b", name="data.csv"))
+    assert "unknown kind of data `.xls`" in refused(write(tmp_path, "a,b", name="data.xls"))
     (tmp_path / "folder").mkdir()
-    write(tmp_path, "a,b", name="folder/data.csv")
+    write(tmp_path, "a,b", name="folder/data.xls")
+    write(tmp_path, "You may copy this. And change it.", name="folder/LICENSE.txt")
     assert "no training data in this folder" in refused(tmp_path / "folder")
 
 

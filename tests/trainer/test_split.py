@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specs.errors import UsageError
-from trainer.data.reading import Example
+from trainer.data.example import Example
 from trainer.data.split import MIN_HELD_OUT_GROUPS, position, split_by_group
 
 

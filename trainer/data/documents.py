@@ -1,18 +1,26 @@
 """Documents as training pairs, made without a model.
 
-Two sorts: the next passage of a text, and what a section says, asked by its heading.
+Three sorts: `continuation` (the next passage of a text), `section` (what a section says, asked by
+its heading) and `definition` (what a term means, where the text itself says so).
 """
 
 from __future__ import annotations
 
 import itertools
+import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from specs.errors import UsageError
-from trainer.data.reading import MAX_DOCUMENT_BYTES, Example, decode
+from trainer.data.converters.phrasing import MEANING, pick
+from trainer.data.example import Example, normalise
+from trainer.data.markup import Document, Section, read_document
+
+if TYPE_CHECKING:
+    from trainer.data.files import DataFile
 
 PASSAGE_CHARS = 700
 """Where a passage is cut, at the end of a sentence; about 150 tokens of English."""
@@ -21,92 +29,94 @@ FILES_AS_GROUPS = 8
 """From this many documents on a file is a group; below, a block of passages is."""
 BLOCK_PASSAGES = 6
 
+_TERM = r"[^\W_][^\n*“”\"«».;:!?]{0,58}[^\W_)]|[^\W_]"
+_VERB = r"(?:means?|refers? to|is defined as|are defined as|denotes?|stands for|is|are)"
+_DEFINITION = re.compile(
+    # “Lessee” means …
+    rf"(?:^|(?<=[.,;:(] )|(?<=\n))(?:the )?[“\"«](?P<quoted>{_TERM})[”\"»],?\s+"
+    rf"(?P<said>(?:shall mean|{_VERB})\s.+?[.;](?=\s|$))"
+    # **Lessee**: …, as glossaries have it
+    rf"|^(?:[-*] )?\*\*(?P<bold>{_TERM}):?\*\*"
+    rf"(?:\s*[:\u2013\u2014-]\s+|\s+(?={_VERB}\s))(?P<rest>\S.+)$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_QUESTION = re.compile(r"[^\W_].{6,}\?$")
 
-@dataclass(frozen=True)
-class Section:
-    """A heading (empty for text before the first) and the text below it."""
 
-    heading: str
-    text: str
+def read_documents(files: Sequence[DataFile]) -> Iterator[tuple[str, Example]]:
+    """Training pairs of text, Markdown, HTML and PDF files, each with its place.
 
-
-def read_documents(files: Sequence[Path], root: Path) -> list[Example]:
-    """Training pairs of text and Markdown files.
-
-    A group is a file, named relative to `root`; of fewer than `FILES_AS_GROUPS` documents, it is a
-    section, or a block of consecutive passages, so that a single book can be split too.
+    A group is a file; of fewer than `FILES_AS_GROUPS` documents, it is a section, or a block of
+    consecutive passages, so that a single book can be split too.
 
     Raises:
-        UsageError: a file is empty, too large, or not UTF-8.
+        UsageError: a file is empty, too large, damaged, or not UTF-8.
     """
-    examples: list[Example] = []
     for file in files:
-        name = file.relative_to(root).as_posix()
-        pairs = list(_pairs(file, name))
-        if not pairs:
+        document = read_document(file.path, file.name, file.kind)
+        found = False
+        for place, pair in pairs_of(document, Path(file.group).stem, file.group):
+            found = True
+            if len(files) >= FILES_AS_GROUPS:
+                pair = replace(pair, group=file.group)
+            yield f"{file.name}: {place}", pair
+        if not found:
             raise UsageError(
-                f"{file}: expected at least two sentences of text, found "
-                f"{file.stat().st_size:,} bytes without"
+                f"{file.name}: expected at least two sentences of text, found "
+                f"{file.path.stat().st_size:,} bytes without"
             )
-        if len(files) >= FILES_AS_GROUPS:
-            pairs = [Example(p.messages, name, (), p.kind) for p in pairs]
-        examples.extend(pairs)
-    return examples
 
 
-def _pairs(file: Path, name: str) -> Iterator[Example]:
-    size = file.stat().st_size
-    if size > MAX_DOCUMENT_BYTES:
-        raise UsageError(f"{file}: is {size:,} bytes long, more than {MAX_DOCUMENT_BYTES:,}")
-    text = decode(file.read_bytes(), str(file)).removeprefix("\ufeff")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    title, sections = split_sections(lines, markdown=file.suffix.lower() != ".txt")
-    title = title or re.sub(r"[-_]+", " ", file.stem)
-    for index, section in enumerate(sections):
+def pairs_of(document: Document, stem: str, group: str) -> Iterator[tuple[str, Example]]:
+    """Training pairs of one document, named by its title, else by its file, and their places."""
+    title = document.title or re.sub(r"[-_]+", " ", stem)
+    for index, section in enumerate(document.sections):
         passages = split_passages(section.text)
-        group = f"{name}#{index}"
-        if section.heading and len(section.text) >= MIN_SECTION_CHARS:
-            question = f"What does the section «{section.heading}» of «{title}» say?"
-            yield Example.of_pair(question, passages[0], f"{group}.0", kind="section")
+        group_here = f"{group}#{index}"
+        place = f"section `{section.heading}`" if section.heading else "the text"
+        if question := _asked(section, title):
+            yield place, Example.of_pair(question, passages[0], f"{group_here}.0", kind="section")
         for start in range(0, len(passages), BLOCK_PASSAGES):
             block = passages[start : start + BLOCK_PASSAGES]
-            for before, after in itertools.pairwise(block):
-                prompt = f"Continue this passage of «{title}»:\n\n{before}"
-                place = f"{group}.{start // BLOCK_PASSAGES}"
-                yield Example.of_pair(prompt, after, place, kind="continuation")
+            inside = f"{group_here}.{start // BLOCK_PASSAGES}"
+            for number, passage in enumerate(block, start + 1):
+                for pair in definitions(passage, inside):
+                    yield f"{place}, passage {number}", pair
+            for number, pair in enumerate(_continued(block, title, inside), start + 1):
+                yield f"{place}, passage {number}", pair
 
 
-def split_sections(lines: Sequence[str], *, markdown: bool) -> tuple[str, list[Section]]:
-    """The title (first heading of level 1) and the sections; code fences hide headings in them."""
-    title, heading, fence = "", "", ""
-    body: list[str] = []
-    sections: list[Section] = []
+def continuations(text: str, title: str, group: str, kind: str) -> list[Example]:
+    """The next passage after each of a text's passages."""
+    return list(_continued(split_passages(text), title, group, kind))
 
-    def close() -> None:
-        text = "\n".join(body).strip()
-        if text:
-            sections.append(Section(heading, text))
-        body.clear()
 
-    for line in lines:
-        mark = re.match(r"\s{0,3}(`{3,}|~{3,})", line)
-        if markdown and mark and (not fence or mark[1].startswith(fence)):
-            fence = "" if fence else mark[1]
-        found = None if fence or not markdown else re.match(r"(#{1,6})\s+(.+?)\s*#*\s*$", line)
-        under = None if fence or not markdown else re.fullmatch(r"(=+|-{3,})\s*", line)
-        if under and body and body[-1].strip() and (len(body) == 1 or not body[-2].strip()):
-            text = body.pop().strip()
-            close()
-            heading = text
-            title = title or (text if under[1][0] == "=" else "")
-        elif found:
-            close()
-            heading = found[2]
-            title = title or (heading if found[1] == "#" else "")
-        else:
-            body.append(line)
-    close()
-    return title, sections
+def _continued(
+    passages: Sequence[str], title: str, group: str, kind: str = "continuation"
+) -> Iterator[Example]:
+    of = f"this passage of «{title}»" if title else "this passage"
+    for before, after in itertools.pairwise(passages):
+        yield Example.of_pair(f"Continue {of}:\n\n{before}", after, group, kind=kind)
+
+
+def _asked(section: Section, title: str) -> str:
+    """The question a heading is, or the one its section answers; empty where it answers none."""
+    if _QUESTION.match(section.heading):
+        return section.heading
+    if not section.heading or len(section.text) < MIN_SECTION_CHARS:
+        return ""
+    return f"What does the section «{section.heading}» of «{title}» say?"
+
+
+def definitions(passage: str, group: str) -> Iterator[Example]:
+    """What a passage itself says its terms mean, worded one of several ways."""
+    for found in _DEFINITION.finditer(passage):
+        term = (found["quoted"] or found["bold"]).strip()
+        answer = (found["rest"] or f"“{term}” {found['said']}").strip()
+        if len(answer.split()) < 4 or normalise(answer) == normalise(term):
+            continue
+        question = pick(MEANING, term, random.Random(normalise(term)))
+        yield Example.of_pair(question, answer[0].upper() + answer[1:], group, kind="definition")
 
 
 def split_passages(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specs.errors import UsageError
-from trainer.data.reading import Example, normalise
+from trainer.data.example import Example, normalise
 
 MIN_HELD_OUT_GROUPS = 4
 MIN_TRAIN_EXAMPLES = 16

@@ -21,7 +21,8 @@ from pydantic import Field
 from specs.errors import IntegrityError
 from specs.model import Contract
 from trainer.data.converters.phrasing import MEANING, TERM_FOR, pick, with_options
-from trainer.data.reading import Example, decode, normalise
+from trainer.data.encoding import decode
+from trainer.data.example import Example, normalise
 
 ROOT = "HP:0000118"
 """Phenotypic abnormality: everything but inheritance, onset and the like."""

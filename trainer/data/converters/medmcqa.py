@@ -18,7 +18,8 @@ from pydantic import Field
 from specs.errors import IntegrityError
 from specs.model import Contract
 from trainer.data.converters.phrasing import LETTERS, with_options
-from trainer.data.reading import Example, decode, group_of
+from trainer.data.encoding import decode
+from trainer.data.example import Example, group_of
 
 DROPPED = re.compile(
     r"\b(image|picture|figure|photo(graph)?|diagram|graph|arrow)\b"
