@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import sys
 from pathlib import Path
 
-from mbpm.output import silence_stdout
+from mbpm.output import print_version, silence_stdout
 from mbpm.state import State
 from specs.errors import DoesNotFitError, MbpmError, UsageError
 
@@ -35,6 +36,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str], state: State) -> int:
+    if arguments in (["--version"], ["-V"]):
+        # what scripts ask most often needs no parser
+        print_version(state.out)
+        return 0
     # pydantic would look through every installed package for plugins; there are none for us
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     import typer
@@ -102,6 +107,8 @@ def _open_what_is_closed() -> None:
 
 def main() -> None:
     """`mbpm` on the command line."""
+    # what is imported stays: looking through it again and again is time for nothing
+    gc.set_threshold(100_000)
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a character gets a mark instead of a crash

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from mbpm.output import print_version
 from specs.errors import UsageError
 
 if TYPE_CHECKING:
-    from mbpm.output import Output
     from mbpm.state import State
 
 GLOBAL_PANEL = "Global options, before or after the command"
@@ -179,15 +179,11 @@ def _root(
     no_color: Annotated[
         bool, _option("--no-color", callback=_no_color, help="Use no colour (or set `NO_COLOR`)")
     ] = False,
-    version: Annotated[bool, _option("--version", help="Print the version")] = False,
+    version: Annotated[bool, _option("--version", "-V", help="Print the version")] = False,
 ) -> None:
     """A package manager for language-model skills: packs that teach a small local model."""
     if version:
-        from mbpm import __version__
-
-        out: Output = ctx.obj.out
-        out.result({"version": __version__})
-        out.stream(f"mbpm {__version__}\n")
+        print_version(ctx.obj.out)
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import IO, Literal, Protocol
 
+from mbpm import __version__
 from specs.errors import MbpmError, UsageError
 
 Mode = Literal["human", "json", "quiet"]
@@ -221,6 +222,12 @@ class _Lines:
     def file(self, title: str, what: str, total: int) -> Iterator[Progress]:
         self._out.note(f"fetching {what} ({size(total)})")
         yield Silent()
+
+
+def print_version(out: Output) -> None:
+    """What `mbpm --version` prints."""
+    out.result({"version": __version__})
+    out.stream(f"mbpm {__version__}\n")
 
 
 def size(count: int) -> str:

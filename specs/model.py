@@ -22,7 +22,7 @@ MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 class Contract(BaseModel):
     """A frozen record with a schema; unknown keys are errors, types are not coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     _late: ClassVar[tuple[str, ...]] = ()
     """Fields younger than the format: written only where they say something, so that documents

@@ -11,9 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache, total_ordering
 from typing import Annotated
 
-import semver
 from pydantic import AfterValidator
 
+_NUMBER = r"(?:0|[1-9]\d*)"
+_PRE = rf"(?:{_NUMBER}|\d*[A-Za-z-][0-9A-Za-z-]*)"
+_BUILD = r"[0-9A-Za-z-]+"
+_VERSION = re.compile(
+    rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER})"
+    rf"(?:-({_PRE}(?:\.{_PRE})*))?(?:\+{_BUILD}(?:\.{_BUILD})*)?",
+    re.ASCII,
+)
+"""The grammar of SemVer 2.0.0, as its specification suggests it."""
 _COMPARATOR = re.compile(
     r"(?P<op>\^|~|=|>=|<=|>|<)?\s*"
     r"(?P<major>0|[1-9]\d{0,8})"
@@ -34,25 +42,24 @@ class Version:
     def __post_init__(self) -> None:
         if len(self.text) > 100:
             raise ValueError("a version is at most 100 characters long")
-        try:
-            parsed = semver.Version.parse(self.text)
-        except ValueError:
+        match = _VERSION.fullmatch(self.text)
+        if match is None:
             raise ValueError(
                 f"{self.text!r} is not a version (expected MAJOR.MINOR.PATCH, such as `1.4.0`)"
-            ) from None
-        object.__setattr__(self, "_parsed", parsed)
+            )
+        object.__setattr__(self, "_match", match)
 
-    @property
+    @cached_property
     def parts(self) -> tuple[int, int, int]:
         """Major, minor and patch."""
-        v: semver.Version = self._parsed  # type: ignore[attr-defined]
-        return v.major, v.minor, v.patch
+        match: re.Match[str] = self._match  # type: ignore[attr-defined]
+        return int(match[1]), int(match[2]), int(match[3])
 
     @property
     def prerelease(self) -> str | None:
         """The pre-release part (`rc.1` of `1.0.0-rc.1`), or None."""
-        v: semver.Version = self._parsed  # type: ignore[attr-defined]
-        return v.prerelease
+        match: re.Match[str] = self._match  # type: ignore[attr-defined]
+        return match[4]
 
     def __str__(self) -> str:
         return self.text

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specs.errors import IntegrityError, ResolutionError
-from specs.generation import Cause, Generation, Plan
+from specs.generation import Cause, Generation
+from specs.plan import Plan
 
 if TYPE_CHECKING:
     from mbpm.change.steps import PackStep, Prepared

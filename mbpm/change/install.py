@@ -12,8 +12,9 @@ from mbpm.change.bases import base_for, want_base
 from mbpm.change.steps import BaseStep, Changes, Offers, PackStep, Prepared, found
 from mbpm.inventory import damaged_blobs, whole_base, whole_pack
 from specs.errors import IntegrityError, UsageError
-from specs.generation import InstalledPack, KeptBack, LeftOut, Plan
+from specs.generation import InstalledPack
 from specs.names import check_name
+from specs.plan import KeptBack, LeftOut, Plan
 from specs.versions import Requirement, Version
 
 if TYPE_CHECKING:

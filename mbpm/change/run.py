@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mbpm.change.apply import apply
 from mbpm.change.show import done, show
-from mbpm.transaction import writer
 from specs.errors import ResolutionError
 
 if TYPE_CHECKING:
@@ -53,6 +51,8 @@ def carry_out(
     if plan.empty or dry_run:
         if plan.empty and home.journal.exists() and not dry_run:
             # a killed command got as far as this; what it left is put right all the same
+            from mbpm.transaction import writer
+
             with writer(home, out, state.command_line):
                 pass
         if plan.empty and idle and not prepared.satisfied and not plan.kept_back:
@@ -61,6 +61,9 @@ def carry_out(
         return prepared.before
     if plan.actions - {"mark"}:
         out.confirm("Go ahead?", yes=yes)
+    from mbpm.change.apply import apply
+    from mbpm.transaction import writer
+
     with writer(home, out, state.command_line) as right:
         did, generation = apply(
             right, prepared, prepare, state.network, out, cause=cause, restores=restores
@@ -76,6 +79,8 @@ def carry_out(
 
 def _places(prepared: Prepared, home: Home) -> dict[str, str]:
     """The registries of what did not come from there before; the bundled one is not named."""
+    if not prepared.plan.packs:
+        return {}
     from mbpm.registries.config import display_names
     from specs.registries import BUNDLED
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mbpm.output import Output
-    from specs.generation import Plan, PlannedPack
+    from specs.plan import Plan, PlannedPack
 
 _DONE = {
     "install": "installed",

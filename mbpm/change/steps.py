@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from specs.errors import IntegrityError, ResolutionError
-from specs.generation import Action, InstalledBase, InstalledPack, Plan, PlannedBase, PlannedPack
+from specs.generation import InstalledBase, InstalledPack
 from specs.manifest import ADAPTER_FILE
+from specs.plan import Action, Plan, PlannedBase, PlannedPack
 
 if TYPE_CHECKING:
     from mbpm.catalogue import BaseOffer, Candidate

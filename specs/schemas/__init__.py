@@ -8,12 +8,13 @@ from pathlib import Path
 from specs.base_card import BaseCard
 from specs.bundle import Bundle
 from specs.evals import Evals
-from specs.generation import Generation, Plan
+from specs.generation import Generation
 from specs.index_line import IndexLine, RegistryConfig
 from specs.lockfile import Lock
 from specs.manifest import Manifest
 from specs.model import Contract
 from specs.pack_toml import PackToml
+from specs.plan import Plan
 from specs.project import Project
 from specs.summary import PackSummary, SummaryRoot
 

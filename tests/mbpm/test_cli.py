@@ -20,7 +20,8 @@ MBPM = [sys.executable, "-m", "mbpm"]
 def test_version(cli: Cli) -> None:
     from importlib.metadata import version
 
-    assert cli.ok("--version").out == f"mbpm {version('mbpm')}\n"
+    assert cli.ok("--version").out == cli.ok("-V").out == f"mbpm {version('mbpm')}\n"
+    assert cli.ok("--version", "--quiet").out == f"mbpm {version('mbpm')}\n"
     assert cli.ok("--version", "--json").json == {"version": version("mbpm")}
 
 

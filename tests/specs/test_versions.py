@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import semver
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +40,31 @@ def test_precedence_of_the_semver_specification() -> None:
 def test_what_is_not_a_version(bad: str) -> None:
     with pytest.raises(ValueError, match="version"):
         Version(bad)
+
+
+pieces = st.text("01a-", max_size=3)
+
+
+@given(
+    st.lists(st.sampled_from(["0", "1", "01", "20"]), min_size=2, max_size=4),
+    st.lists(pieces, max_size=3),
+    st.lists(pieces, max_size=2),
+)
+def test_the_grammar_is_that_of_semver(
+    release: list[str], pre: list[str], build: list[str]
+) -> None:
+    written = ".".join(release)
+    written += f"-{'.'.join(pre)}" if pre else ""
+    written += f"+{'.'.join(build)}" if build else ""
+    try:
+        theirs = semver.Version.parse(written)
+    except ValueError:
+        with pytest.raises(ValueError, match="is not a version"):
+            Version(written)
+        return
+    ours = Version(written)
+    assert ours.parts == (theirs.major, theirs.minor, theirs.patch)
+    assert ours.prerelease == theirs.prerelease
 
 
 def test_build_metadata_does_not_tell_versions_apart() -> None:
