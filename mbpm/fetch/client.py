@@ -7,6 +7,8 @@ import platform
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -63,7 +65,7 @@ class Client:
                 request = client.build_request(
                     "GET", address, headers={**headers, **own, **self._authorize(address)}
                 )
-                response = client.send(request, stream=True)
+                response = _answer(partial(client.send, request, stream=True))
             try:
                 if not response.has_redirect_location:
                     yield response
@@ -111,6 +113,40 @@ class Client:
             if self._cert:
                 certificates.add(self._context, Path(self._cert), "pip's `cert`")
         return self._context
+
+
+def _answer(send: Callable[[], httpx.Response]) -> httpx.Response:
+    """An answer whose headers came within `limits.ANSWER_SECONDS`.
+
+    The timeouts of a connection count from byte to byte: a server that sends one of them now and
+    then would hold us for ever.
+
+    Raises:
+        AgainError: it took longer. The connection is left alone, and closed if it ever answers.
+        Exception: as `send`.
+    """
+    answer: futures.Future[httpx.Response] = futures.Future()
+
+    def work() -> None:
+        try:
+            response = send()
+        except BaseException as error:
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(error)
+            return
+        if answer.set_running_or_notify_cancel():
+            answer.set_result(response)
+        else:
+            response.close()
+
+    threading.Thread(target=work, daemon=True, name="mbpm answer").start()
+    try:
+        return answer.result(limits.ANSWER_SECONDS)
+    except futures.TimeoutError:
+        if answer.cancel():
+            text = f"no whole answer within {limits.ANSWER_SECONDS:.0f} s"
+            raise AgainError(text) from None
+        return answer.result()
 
 
 def _proxy(url: str | None, context: ssl.SSLContext) -> httpx.Proxy | None:

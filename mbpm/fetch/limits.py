@@ -17,6 +17,8 @@ MAX_WAIT_SECONDS = 60.0
 CONNECT_SECONDS = 15.0
 STALL_SECONDS = 30.0
 """A connection that brings nothing for so long, or less than MIN_RATE, is opened anew."""
+ANSWER_SECONDS = 60.0
+"""A server that has not sent its headers by then is asked anew, however busily it sends."""
 MIN_RATE = 500.0
 """Bytes per second."""
 POLL_SECONDS = 0.5

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -262,3 +265,42 @@ class TestPatience:
         clock.set()
         with pytest.raises(StoppedError):
             Patience(lambda: 0, lambda _: None, clock).after(AgainError("no luck"))
+
+
+def test_headers_that_drip(store: Store, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes soon enough for every timeout between two bytes."""
+    monkeypatch.setattr(limits, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.01)
+    began = time.monotonic()
+    with dripping() as url, pytest.raises(NetworkError, match="no whole answer within 0 s"):
+        fetch(store, BLOB, url)
+    assert time.monotonic() - began < 20
+    with dripping() as url:
+        fetch(store, BLOB, url, site.url + "/w")
+    assert site.sent == len(DATA)
+
+
+@contextlib.contextmanager
+def dripping() -> Iterator[str]:
+    """A server that begins to answer, and goes on with it for ever."""
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not over.wait(0.02):
+                connection.sendall(b"x")
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/w"
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
