@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mbpm.fetch.body import pieces
 from mbpm.fetch.client import Client, refuse, said
 from mbpm.fetch.http import httpx
-from mbpm.fetch.network import Document, shown
+from mbpm.fetch.network import Document, TooLongError, shown
 from mbpm.fetch.retry import AgainError, Patience
 from specs.errors import MbpmError, NetworkError
 
@@ -75,5 +75,5 @@ def _read(
     for piece in pieces(response, network.rate, never):
         body += piece
         if len(body) > limit:
-            raise NetworkError(f"answers with more than the {limit:,} bytes accepted")
+            raise TooLongError(f"answers with more than the {limit:,} bytes accepted")
     return Document(bytes(body), tag, date, address)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mbpm.fetch.client import Client
 
 
+class TooLongError(NetworkError):
+    """A document has more bytes than are accepted of it."""
+
+
 @dataclass(frozen=True)
 class Document:
     """A small document as a server sent it."""

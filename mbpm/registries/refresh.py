@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mbpm.fetch import limits
+from mbpm.fetch.network import TooLongError
 from mbpm.registries.searching import searched
 from registry_index.summary import Page, parse_page
 from registry_index.tree import CONFIG_FILE
@@ -103,7 +104,8 @@ class Refresher:
         cache, url = self._cache, f"{self._address}/summary/root.json"
         known = cache.meta("root")
         etag, modified = cache.meta("etag"), cache.meta("modified")
-        ask = known is not None and conditional
+        lacking = bool(cache.meta("lacking"))
+        ask = known is not None and conditional and not lacking
         try:
             document = self._network.get(
                 url,
@@ -125,7 +127,7 @@ class Refresher:
         digest = hashlib.sha256(document.data).hexdigest()
         facts: dict[str, object] = {"etag": document.etag, "modified": document.modified}
         facts |= {"checked": now, "failed": 0}
-        if digest != known:
+        if digest != known or lacking:
             root = SummaryRoot.parse(document.data, url)
             self._check_sizes(root, url)
             total = len(document.data) + sum(size for _, size in root.pages)
@@ -133,7 +135,7 @@ class Refresher:
             facts["base_files"] = " ".join(root.base_files)
             self._config()
             self._fetch(root)
-            self._cards(root)
+            facts["lacking"] = int(not self._cards(root))
             if not self._apply(root, facts):
                 return False
         else:
@@ -213,23 +215,31 @@ class Refresher:
         with ThreadPoolExecutor(limits.CONNECTIONS) as pool:
             return iter(list(pool.map(work, items)))
 
-    def _cards(self, root: SummaryRoot) -> None:
-        """Fetch the base cards; one that cannot be had costs nobody anything but itself."""
+    def _cards(self, root: SummaryRoot) -> bool:
+        """Fetch the base cards; one that cannot be had costs nobody anything but itself.
+
+        Returns:
+            Whether all of them are here.
+        """
+        whole = True
         for name, (digest, size) in root.bases.items():
             if self._cache.document(digest) is not None:
                 continue
             url = f"bases/{name}.json"
             try:
                 raw = self._get(url, size)
-            except NotFoundError as error:
+            except (NotFoundError, TooLongError) as error:
                 self._result.problems.append(error.message)
+                whole = False
                 continue
             self._result.fetched_bytes += len(raw)
             if hashlib.sha256(raw).hexdigest() != digest:
                 where = f"{self._address}/{url}"
                 self._result.problems.append(f"{where}: is not what the summary says")
+                whole = False
                 continue
             self._cache.keep_document(digest, raw)
+        return whole
 
     def _apply(self, root: SummaryRoot, facts: dict[str, object]) -> bool:
         """Make the pages of a root the ones that count, all at once.

@@ -13,6 +13,7 @@ from mbpm.registries import indexes, refresh
 from mbpm.registries.cache import folder_of
 from registry_index.summary import read_summary
 from registry_index.tree import Registry
+from specs.errors import NetworkError
 from tests.support.cli import Cli
 from tests.support.static import Static, serve
 
@@ -41,17 +42,31 @@ def test_more_packs_than_can_be_counted(cli: Cli, site: Static, registry: Path) 
     assert "summary/root.json: `packs`" in result.err
 
 
-def test_pages_that_were_never_applied_do_not_pile_up(
-    cli: Cli, site: Static, registry: Path, publish: Publish
+def test_a_base_that_is_longer_than_the_summary_says_costs_only_itself(
+    cli: Cli, site: Static, registry: Path
 ) -> None:
+    site.changed["/bases/tiny.json"] = (registry / "bases" / "tiny.json").read_bytes() + b" " * 99
+    result = cli.ok("registry", "add", "team", site.url)
+    assert "bases/tiny.json: answers with more than the" in result.err
+    assert [p["name"] for p in cli.ok("search", "alpha", "--json").json["packs"]] == ["alpha"]
+    assert "tiny" not in cli.ok("base", "list").out
+    del site.changed["/bases/tiny.json"]
+    assert "warning" not in cli.ok("registry", "refresh").err
+    assert "tiny" in cli.ok("base", "list").out
+
+
+def test_pages_that_were_never_applied_do_not_pile_up(
+    cli: Cli, site: Static, registry: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*_: object) -> bool:
+        raise NetworkError("the line went dead")
+
     # the refresh breaks off after the pages, again and again
-    root = {**root_of(registry), "bases": {"tiny": ["0" * 64, 1]}}
-    site.changed["/summary/root.json"] = json.dumps(root).encode()
-    assert cli("registry", "add", "team", site.url).code != 0
+    monkeypatch.setattr(refresh.Refresher, "_cards", broken_off)
+    assert cli("registry", "add", "team", site.url).code == 6
     publish("beta")
-    root = {**root_of(registry), "bases": {"tiny": ["0" * 64, 1]}}
-    site.changed["/summary/root.json"] = json.dumps(root).encode()
-    assert cli("registry", "add", "team", site.url).code != 0
+    root = root_of(registry)
+    assert cli("registry", "add", "team", site.url).code == 6
     with sqlite3.connect(folder_of(cli.home, site.url) / "index.sqlite") as db:
         kept = [digest for (digest,) in db.execute("SELECT digest FROM incoming")]
     assert kept == [digest for digest, _ in root["pages"]]  # type: ignore[attr-defined]
