@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from mbpm.offers import BaseOffer, Candidate
 from registry_index.bundle import SUFFIX, BundleFile, read_bundle
-from specs.errors import IntegrityError, NotFoundError
+from specs.errors import IntegrityError, MbpmError, NotFoundError
 from specs.model import MAX_DOCUMENT_BYTES
 from specs.registries import BUNDLED, is_url
 
 if TYPE_CHECKING:
     from mbpm.fetch import AnySource
     from mbpm.home import Home
+    from mbpm.registries.source import Source
     from mbpm.resolver import Request
-    from registry_index.tree import Registry
     from specs.base_card import BaseBlob
     from specs.blobs import Blob
     from specs.bundle import BundledBase, BundledPack
@@ -75,8 +74,14 @@ class BundleOrigin:
 class BundleCatalogue:
     """Bundles in the place of registries: nothing is looked for anywhere else."""
 
-    def __init__(self, bundles: Sequence[BundleFile]) -> None:
+    def __init__(self, bundles: Sequence[BundleFile], unproven: Container[str] = ()) -> None:
+        """
+        Args:
+            bundles: The files.
+            unproven: Names of packs that count as from the bundle, whatever it says.
+        """
         self._bundles = bundles
+        self._unproven = unproven
 
     def candidates(self, name: str) -> Sequence[Candidate]:
         """The version of a pack that a bundle holds; raises NotFoundError where none does."""
@@ -128,7 +133,8 @@ class BundleCatalogue:
                 yield bundle, pack
 
     def _candidate(self, bundle: BundleFile, pack: BundledPack) -> Candidate:
-        return Candidate(pack.line, BundleOrigin(bundle, pack.registry))
+        registry = None if pack.line.name in self._unproven else pack.registry
+        return Candidate(pack.line, BundleOrigin(bundle, registry))
 
     @cached_property
     def _offers(self) -> dict[str, BaseOffer]:
@@ -164,6 +170,8 @@ class Opened:
     """Bases to install although no pack needs them."""
     unknown: tuple[str, ...]
     """Addresses of registries that packs are from, and that are not configured here."""
+    unproven: Mapping[str, str]
+    """Packs that count as from the bundle -> the directory it says they are from."""
 
 
 def open_targets(home: Home, targets: Sequence[str], registries: Sequence[str] = ()) -> Opened:
@@ -178,14 +186,15 @@ def open_targets(home: Home, targets: Sequence[str], registries: Sequence[str] =
 
     Raises:
         NotFoundError, IntegrityError: as `read_bundle`; or no bundle has a pack that is named.
-        IntegrityError: a pack is said to come from another registry than it is known to come from.
+        IntegrityError: a pack is said to come from another registry than it is known to come from,
+            or from one whose index says otherwise.
     """
     from mbpm.change.install import parse_target
     from mbpm.resolver import Request
 
     bundles = [read_bundle(Path(t).expanduser()) for t in targets if is_bundle(t)]
-    _check_origins(home, bundles, registries)
-    catalogue = BundleCatalogue(bundles)
+    unproven = _check_origins(home, bundles, registries)
+    catalogue = BundleCatalogue(bundles, unproven)
     requests, named = [], False
     for request in (parse_target(t) for t in targets if not is_bundle(t)):
         named = named or request.pinned is None
@@ -193,7 +202,7 @@ def open_targets(home: Home, targets: Sequence[str], registries: Sequence[str] =
     if not named:
         requests += (Request(c.line.name, pinned=c) for c in catalogue.wanted())
     bases = frozenset(() if named else catalogue.unused_bases())
-    return Opened(catalogue, tuple(requests), bases, _unknown(home, bundles))
+    return Opened(catalogue, tuple(requests), bases, _unknown(home, bundles), unproven)
 
 
 def _unknown(home: Home, bundles: Sequence[BundleFile]) -> tuple[str, ...]:
@@ -217,40 +226,68 @@ def _found(request: Request, catalogue: BundleCatalogue) -> Request:
     )
 
 
-def _check_origins(home: Home, bundles: Sequence[BundleFile], registries: Sequence[str]) -> None:
-    """Refuse what a bundle says of where a pack comes from, against what is known already."""
+def _check_origins(
+    home: Home, bundles: Sequence[BundleFile], registries: Sequence[str]
+) -> dict[str, str]:
+    """Refuse what a bundle says of where a pack comes from, against what is known here.
+
+    Returns:
+        Packs said to come from a directory that nobody named here, and which. It need not be the
+        one that was meant, and who can write there would decide about later versions.
+    """
+    from mbpm.catalogue import Catalogue
+    from mbpm.fetch.network import Network
     from mbpm.registries import config, origins
-    from registry_index import bundled
 
     configured = config.in_order(config.read(home.path))
+    addresses = {k.address for k in configured}
     told = {config.named(text, configured).address for text in registries}
     known = origins.read(home)
     installed = {p.name: p.registry for p in home.current().packs}
     known |= {n: r for n, r in installed.items() if not r.startswith(origins.LOCAL)}
-    shipped = bundled()
+    here = Catalogue.open(home, Network(offline=True), ())
+    unproven: dict[str, str] = {}
     for bundle in bundles:
         for pack in bundle.content.packs:
             name, claim = pack.line.name, pack.registry
             if claim is None or claim in told:
                 continue
+            says = f"{bundle.file}: says that `{name}` comes from the registry {here.called(claim)}"
             if known.get(name, claim) != claim:
                 raise IntegrityError(
-                    f"{bundle.file}: says that `{name}` comes from the registry {claim}, and here "
-                    f"it comes from {known[name]}",
-                    hint=f"`--registry {claim}` takes it from there from now on, if that is what "
-                    "you want",
+                    f"{says}, and here it comes from {here.called(known[name])}",
+                    hint=f"`--registry {here.called(claim)}` takes it from there from now on, if "
+                    "that is what you want",
                 )
-            if claim == BUNDLED and not _is_shipped(pack.line, shipped):
+            if name not in known and claim not in addresses and not is_url(claim):
+                unproven[name] = claim
+                continue
+            source = here.source(claim) if claim in addresses else None
+            wrong = _contradicted(source, pack.line, bound=name in known) if source else None
+            if wrong is not None:
                 raise IntegrityError(
-                    f"{bundle.file}: its {name} {pack.line.version} is not the one that is bundled "
-                    "with mbpm, as it says"
+                    f"{says}, {wrong}",
+                    hint=f"`--registry {here.called(claim)}` takes the bundle's word for it, if "
+                    "that is what you want",
                 )
+    return unproven
 
 
-def _is_shipped(line: IndexLine, shipped: Registry) -> bool:
-    """Whether a version may be one of the bundled registry: it is there, or not known yet."""
-    with suppress(NotFoundError):
-        for own in shipped.lines(line.name):
-            if own.version == line.version:
-                return own.manifest == line.manifest
-    return True
+def _contradicted(source: Source, line: IndexLine, *, bound: bool) -> str | None:
+    """What an index that is here has against a version being the registry's, in words; one that
+    the index does not know yet is nothing against it.
+
+    Args:
+        source: The registry, asked for what is here only.
+        line: The version.
+        bound: Whether the name is known to be the registry's.
+    """
+    try:
+        own = {x.version: x.manifest for x in source.lines(line.name)}
+    except NotFoundError:
+        return None if bound else "which has no such pack"
+    except MbpmError:
+        return None
+    if own.get(line.version, line.manifest) != line.manifest:
+        return f"whose {line.name} {line.version} is another"
+    return None

@@ -57,11 +57,14 @@ def command(
     goal = Goal(recommends=not no_recommends, prereleases=pre, reinstall=reinstall)
     catalogue: Callable[[], Offers]
     unknown: tuple[str, ...] = ()
+    unproven: dict[str, list[str]] = {}
     if any(text.endswith(".mbundle") for text in targets):
         from mbpm.bundles import open_targets
 
         opened = open_targets(state.home, targets, registry or ())
         catalogue, unknown = (lambda: opened.catalogue), opened.unknown
+        for name, directory in opened.unproven.items():
+            unproven.setdefault(directory, []).append(name)
         goal = replace(
             goal, requests=opened.requests, bases=opened.bases, locked=opened.catalogue.locked()
         )
@@ -80,4 +83,9 @@ def command(
         state.out.note(
             f"upgrades come from {address} once it is configured: "
             f"`mbpm registry add NAME {address}`"
+        )
+    for directory, names in unproven.items():
+        state.out.note(
+            f"{', '.join(names)}: from the bundle and not from {directory}, as it says, for that "
+            f"is no registry here; `--registry {directory}` takes its word for it"
         )

@@ -19,7 +19,13 @@ from registry_index.tree import Registry, index_path
 from specs.bundle import Bundle, BundledBase, BundledBlob, BundledPack
 from tests.support.bundles import changed, entries
 from tests.support.cli import Cli
-from tests.support.packs import adapter_tensors, pack_folder, tiny_base
+from tests.support.packs import (
+    adapter_tensors,
+    pack_folder,
+    published,
+    registry_with_base,
+    tiny_base,
+)
 
 Publish = Callable[..., None]
 
@@ -77,7 +83,7 @@ def test_everything_installed_goes_to_a_machine_without_network(
     label = str(registry)
     shutil.rmtree(registry)
     shutil.rmtree(tmp_path / "base-files")
-    other.ok("--offline", "install", file, "--yes")
+    other.ok("--offline", "install", file, "--registry", label, "--yes")
     expected = office.ok("list", "--json").json
     there = other.ok("list", "--json").json
     assert there["packs"] == expected["packs"], "with marks, and the registry they are from"
@@ -234,6 +240,7 @@ def test_upgrades_come_from_where_it_was_from(
     office: Cli, registry: Path, publish: Publish, file: Path, other: Cli
 ) -> None:
     office.ok("bundle", "--output", file)
+    other.ok("registry", "add", "team", registry)
     other.ok("install", file, "--yes")
     publish("words", "1.1.0")
     assert [o["name"] for o in other.ok("outdated", "--json").json["packs"]] == ["words"]
@@ -255,13 +262,12 @@ def test_a_registry_that_is_not_configured_there(office: Cli, file: Path, other:
 
 
 def test_no_other_registry_slips_in(
-    office: Cli, publish: Publish, file: Path, other: Cli, tmp_path: Path
+    office: Cli, registry: Path, publish: Publish, file: Path, other: Cli, tmp_path: Path
 ) -> None:
     """The registry a pack came from decides, also where it came in a bundle."""
-    from tests.support.packs import published, registry_with_base
 
     office.ok("bundle", "--output", file)
-    other.ok("install", file, "--yes")
+    other.ok("install", file, "--registry", registry, "--yes")
     elsewhere = tmp_path / "elsewhere"
     registry_with_base(elsewhere, tmp_path / "elsewhere-base")
     published(pack_folder(tmp_path / "evil", "words", "9.9.9"), elsewhere)
@@ -274,7 +280,7 @@ def test_repaired_from_the_original_registry(
     office: Cli, registry: Path, file: Path, other: Cli
 ) -> None:
     office.ok("bundle", "--output", file)
-    other.ok("install", file, "--yes")
+    other.ok("install", file, "--registry", registry, "--yes")
     folder = Path(other.ok("files", "words", "--json").json["folder"])
     for damaged in folder.rglob("adapter.safetensors"):
         damaged.chmod(0o600)
@@ -333,10 +339,10 @@ def test_a_pack_from_no_registry_is_repaired_from_the_bundle(
     assert result.code == 4, "another bundle under the same name is not the same"
 
 
-def test_passed_on(office: Cli, file: Path, other: Cli, tmp_path: Path) -> None:
+def test_passed_on(office: Cli, registry: Path, file: Path, other: Cli, tmp_path: Path) -> None:
     """From a machine that got it from a bundle itself."""
     office.ok("bundle", "--output", file)
-    other.ok("install", file, "--yes")
+    other.ok("install", file, "--registry", registry, "--yes")
     other.ok("bundle", "--output", tmp_path / "again.mbundle")
     assert (tmp_path / "again.mbundle").read_bytes() == file.read_bytes()
 
@@ -433,8 +439,47 @@ def test_a_foreign_pack_that_claims_to_be_bundled(
     rewrite(file, medical={"registry": "bundled"})
     result = other("install", file, "--yes")
     assert result.code == 5
-    assert "its medical 0.1.0 is not the one that is bundled with mbpm" in result.err
+    assert "from the registry bundled, whose medical 0.1.0 is another" in result.err
     assert not other.home.exists()
+
+
+def test_a_pack_that_its_registry_does_not_have(
+    office: Cli, registry: Path, file: Path, other: Cli, tmp_path: Path
+) -> None:
+    """Nobody becomes the origin of a name by what a bundle says."""
+    office.ok("bundle", "--output", file)
+    rewrite(file, words={"registry": "bundled"})
+    result = other("install", file, "--yes")
+    assert result.code == 5
+    assert "`words` comes from the registry bundled, which has no such pack" in result.err
+    empty = tmp_path / "empty"
+    registry_with_base(empty, tmp_path / "empty-base")
+    rewrite(file, words={"registry": str(empty)})
+    other.ok("registry", "add", "team", empty)
+    result = other("install", file, "--yes")
+    assert result.code == 5
+    assert "`words` comes from the registry team, which has no such pack" in result.err
+    assert "`--registry team` takes the bundle's word for it" in result.err
+    assert other.installed() == {} and not (other.home / "origins.json").exists()
+    other.ok("install", file, "--registry", "team", "--yes")
+    assert json.loads((other.home / "origins.json").read_text())["packs"]["words"] == str(empty)
+
+
+def test_a_directory_that_nobody_named_here_is_no_origin(
+    office: Cli, registry: Path, publish: Publish, file: Path, other: Cli
+) -> None:
+    """Whoever can write there would decide about later versions."""
+    office.ok("bundle", "--output", file)
+    result = other.ok("install", file, "--yes")
+    assert f"`--registry {registry}` takes its word for it" in result.err
+    packs = other.ok("list", "--json").json["packs"]
+    assert {p["registry"] for p in packs} == {f"bundle {file}"}
+    publish("words", "1.1.0")
+    other.ok("upgrade", "--yes")
+    assert other.installed()["words"] == "1.0.0"
+    assert not (other.home / "origins.json").exists()
+    other.ok("upgrade", "words", "--registry", registry, "--yes")
+    assert other.installed()["words"] == "1.1.0"
 
 
 def test_a_foreign_base_with_the_name_of_a_bundled_one(
