@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from specs.lockfile import Lock
+    from specs.versions import Requirement
 
 
 def command(
@@ -26,7 +27,8 @@ def command(
             "--upgrade-pack",
             "-P",
             metavar="NAME",
-            help="Take the newest version of this pack that fits; may be repeated",
+            help="Take the newest version of this pack that fits, or with `NAME@=1.2.0` exactly "
+            "that one; may be repeated",
         ),
     ] = None,
     check: Annotated[
@@ -43,6 +45,7 @@ def command(
     would not change is not touched.
 
     $ mbpm lock
+    $ mbpm lock --upgrade-pack legal@=1.2.0
     $ mbpm lock --upgrade-pack legal
     $ mbpm lock --check
     """
@@ -62,8 +65,10 @@ def command(
         old, wrong = checkout.what_is_left_of_lock()
     if wrong is not None:
         out.warn(f"{wrong}; {LOCK_FILE} is written again")
-    names = [p.name for p in old.packs] if upgrade and old else _known(upgrade_pack or (), old)
-    lock, difference = relock(for_profile(state, checkout.project), checkout, old, upgrade=names)
+    asked = _asked(upgrade_pack or (), old)
+    if upgrade and old:
+        asked = {p.name: asked.get(p.name) for p in old.packs}
+    lock, difference = relock(for_profile(state, checkout.project), checkout, old, upgrade=asked)
     data = lock.render()
     changed = data != checkout.raw_lock
     if check and changed:
@@ -93,18 +98,31 @@ def command(
         out.note(f"locked {count} in {shown(checkout.lock_file)}")
 
 
-def _known(names: Sequence[str], lock: Lock | None) -> list[str]:
+def _asked(targets: Sequence[str], lock: Lock | None) -> dict[str, Requirement | None]:
+    """Locked packs to have another version of, and of some of them which.
+
+    Raises:
+        UsageError: what stands behind the `@` is no requirement.
+        NotFoundError: the lock has no such pack.
+    """
     import difflib
 
-    from specs.errors import NotFoundError
+    from specs.errors import NotFoundError, UsageError
     from specs.lockfile import LOCK_FILE
+    from specs.versions import Requirement
 
     there = [p.name for p in lock.packs] if lock is not None else []
-    for name in names:
+    asked: dict[str, Requirement | None] = {}
+    for text in targets:
+        name, at, requirement = text.partition("@")
         if name not in there:
             close = difflib.get_close_matches(name, there, n=1)
             raise NotFoundError(
                 f"{LOCK_FILE}: does not have a pack `{name}`",
                 hint=f"did you mean `{close[0]}`?" if close else f"`mbpm add {name}` adds it",
             )
-    return list(names)
+        try:
+            asked[name] = Requirement(requirement) if at else None
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    return asked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mbpm.resolver import Solution
     from mbpm.state import State
     from specs.project import Project
-    from specs.versions import Version
+    from specs.versions import Requirement, Version
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def find_versions(
     project: Project,
     old: Lock | None,
     *,
-    upgrade: Collection[str] = (),
+    upgrade: Mapping[str, Requirement | None] | None = None,
 ) -> Locked:
     """Choose versions for what a project wants.
 
@@ -54,7 +54,7 @@ def find_versions(
         folder: Of the project.
         project: Its wants.
         old: The lock from before; what it has is preferred.
-        upgrade: Names for which it is not.
+        upgrade: Packs for which it is not, and of some of them which versions to have.
 
     Raises:
         NotFoundError: a pack, base or registry that is wanted does not exist.
@@ -65,7 +65,10 @@ def find_versions(
     from specs.versions import Requirement
 
     shelf = Shelf(state, folder, project, old)
+    upgrade = upgrade or {}
     locked = {p.name: p.manifest for p in old.packs if p.name not in upgrade} if old else {}
+    exact = {name: wanted for name, wanted in upgrade.items() if wanted is not None}
+    locked |= {name: _newest(name, wanted, shelf) for name, wanted in exact.items()}
     problem = Problem(
         requests=tuple(Request(n, Requirement(w.version)) for n, w in project.packs.items()),
         installed={},
@@ -87,6 +90,7 @@ def find_versions(
         # so that the message is about the other base, and not about versions that are not there
         shelf.any_base = True
         solution = resolve(problem)
+    _check_exact(exact, solution, project)
     packs, bases = [], {}
     if shelf.base is not None:
         bases[shelf.base.card.name] = shelf.base_entry(shelf.base)
@@ -95,6 +99,34 @@ def find_versions(
         packs.append(shelf.entry(candidate, offer.card.name, auto=name not in project.packs))
         bases[offer.card.name] = shelf.base_entry(offer)
     return Locked(tuple(packs), tuple(bases.values()), tuple(_remarks(solution)))
+
+
+def _newest(name: str, wanted: Requirement, shelf: Shelf) -> str:
+    """The manifest of the newest version of a pack that fits."""
+    there = shelf.candidates(name)
+    fitting = [c for c in there if wanted.admits(c.version) and not c.line.yanked]
+    if not fitting:
+        raise ResolutionError(
+            f"no version of {name} is `{wanted}`",
+            hint=f"there is {name} {', '.join(c.line.version for c in there)}",
+        )
+    return max(fitting, key=lambda c: c.version).line.manifest
+
+
+def _check_exact(exact: Mapping[str, Requirement], solution: Solution, project: Project) -> None:
+    """What was chosen is what was asked for, where the project and other packs let it."""
+    for name, wanted in exact.items():
+        chosen = solution.packs.get(name)
+        if chosen is None:
+            raise ResolutionError(f"nothing needs {name} any more; `mbpm lock` drops it")
+        if wanted.admits(chosen.version):
+            continue
+        own = project.packs.get(name)
+        why = f"`{name} {own.version}`, which {PROJECT_FILE} wants" if own else "the other packs"
+        raise ResolutionError(
+            f"`{name} {wanted}` does not go with {why}",
+            hint=f"`mbpm add {name}@{wanted}` changes {PROJECT_FILE}, or tells what is in the way",
+        )
 
 
 def _machine(project: Project) -> Mapping[str, Version]:

@@ -15,6 +15,7 @@ from specs.generation import InstalledBase, InstalledPack
 from specs.lockfile import LOCK_FILE, Lock, LockedPack
 from specs.names import HARDWARE
 from specs.project import PROJECT_FILE
+from specs.versions import Requirement, Version
 
 if TYPE_CHECKING:
     from mbpm.change.steps import Prepared
@@ -87,6 +88,8 @@ def sync(
             f"the profile {home.profile} is that of {other} too; "
             f"`profile` in {PROJECT_FILE} gives this project one of its own"
         )
+    for text in _held(home, lock):
+        state.out.warn(text)
     before = home.current().number
     after = carry_out(
         state,
@@ -100,6 +103,23 @@ def sync(
         _remember(home, folder)
     if after.number != before and state.out.mode == "human":
         state.out.hint(f"`mbpm --profile {home.profile} chat` uses it")
+
+
+def _held(home: Home, lock: Lock) -> Iterator[str]:
+    """Packs that stay at another version by hand, in words: the lock decides about a profile."""
+    for old in home.current().packs:
+        new = lock.pack(old.name)
+        if new is None or new.version == old.version:
+            continue
+        if old.held or (old.pin and not Requirement(old.pin).admits(Version(new.version))):
+            how = "held" if old.held else f"pinned to `{old.pin}`"
+            undo = "unhold" if old.held else "unpin"
+            yield (
+                f"{old.name} is {how} at {old.version} in the profile {home.profile}, and "
+                f"{LOCK_FILE} says {new.version}: the lock decides; `mbpm --profile "
+                f"{home.profile} {undo} {old.name}` ends this, and `mbpm add {old.name}"
+                f"@={old.version}` keeps the version"
+            )
 
 
 def _other_project(home: Home, folder: Path) -> Path | None:

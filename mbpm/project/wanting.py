@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mbpm.state import State
     from specs.lockfile import Lock
     from specs.project import WantedPack
+    from specs.versions import Requirement
 
 
 def want(
@@ -129,13 +130,13 @@ def relock(
     checkout: Checkout,
     old: Lock | None,
     *,
-    upgrade: Collection[str] = (),
+    upgrade: Mapping[str, Requirement | None] | None = None,
 ) -> tuple[Lock, list[changes.Change]]:
     """The lock that the project should have, and what is different in it; writes nothing.
 
     Raises:
         MbpmError: as `find_versions`.
     """
-    found = find_versions(state, checkout.folder, checkout.project, old, upgrade=upgrade)
+    found = find_versions(state, checkout.folder, checkout.project, old, upgrade=upgrade or {})
     lock = found.lock(checkout.project)
     return lock, tell(found, old, lock, state.out)

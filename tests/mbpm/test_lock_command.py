@@ -81,6 +81,30 @@ def test_locked_versions_stay_until_they_are_upgraded(
     assert document["changed"] is True
 
 
+def test_exactly_one_version(project: ProjectCli, publish: Publish) -> None:
+    for version in ("1.0.0", "1.1.0", "1.2.0", "2.0.0"):
+        publish("words", version)
+        publish("alpha", version, requires={"words": "1"})
+    project.write('alpha = "1"\n')
+    project.ok("lock")
+    assert project.locked() == {"alpha": "1.2.0", "words": "1.2.0"}
+    project.ok("lock", "--upgrade-pack", "alpha@=1.0.0", "-P", "words@~1.1")
+    assert project.locked() == {"alpha": "1.0.0", "words": "1.1.0"}
+    project.ok("lock", "--upgrade", "-P", "words@=1.0.0")
+    assert project.locked() == {"alpha": "1.2.0", "words": "1.0.0"}
+    before = project.lock.read_bytes()
+    refused = project("lock", "-P", "alpha@=2.0.0")
+    assert refused.code == 4
+    assert "`alpha =2.0.0` does not go with `alpha 1`, which mbpm.toml wants" in refused.err
+    refused = project("lock", "-P", "words@=2.0.0")
+    assert refused.code == 4 and "`words =2.0.0` does not go with the other packs" in refused.err
+    refused = project("lock", "-P", "words@=3.0.0")
+    assert refused.code == 4 and "no version of words is `=3.0.0`" in refused.err
+    assert "there is words 1.0.0, 1.1.0, 1.2.0, 2.0.0" in refused.err
+    assert project("lock", "-P", "words@x").code == 2
+    assert project.lock.read_bytes() == before
+
+
 def test_upgrade_of_what_is_not_locked(project: ProjectCli, publish: Publish) -> None:
     publish("alpha")
     project.ok("lock")

@@ -77,6 +77,20 @@ def test_keeps_holds(project: ProjectCli) -> None:
     assert "holds what mbpm.lock says" in project.ok("sync").err
 
 
+def test_the_lock_decides_about_what_is_held_by_hand(project: ProjectCli, publish: Publish) -> None:
+    project.ok("sync", "--yes")
+    project.cli.ok("--profile", "clinic", "hold", "alpha")
+    project.cli.ok("--profile", "clinic", "pin", "beta@=1.0.0")
+    publish("beta", "1.1.0")
+    publish("alpha", "1.1.0", requires={"beta": "1"})
+    project.ok("lock", "--upgrade")
+    result = project.ok("sync", "--yes")
+    assert "warning: alpha is held at 1.0.0 in the profile clinic" in result.err
+    assert "warning: beta is pinned to `=1.0.0` at 1.0.0" in result.err
+    assert "`mbpm add alpha@=1.0.0` keeps the version" in result.err
+    assert project.installed() == {"alpha": "1.1.0", "beta": "1.1.0"}
+
+
 def test_another_profile(project: ProjectCli) -> None:
     project.ok("sync", "--yes", "--profile", "other")
     assert project.installed() == {}
