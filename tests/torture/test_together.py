@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,10 +58,15 @@ def crowd(world: World, home: Path, seed: str, commands: int) -> int:
                 running.remove(entry)
                 assert ended.code in (0, 3, 4), f"{profile}: {words}: {ended}"
                 document = ended.json
-                if document.get("changed") and document["generation"]:
+                if document.get("changed") and document["generation"] and commits(document["plan"]):
                     made.setdefault((profile, document["generation"]), words)
     check_history(world, home, made)
     return len(made)
+
+
+def commits(plan: dict[str, Any]) -> bool:
+    """Whether a plan makes a generation: to free what earlier ones have does not."""
+    return {step["action"] for step in (*plan["packs"], *plan["bases"])} != {"purge"}
 
 
 def look(rng: random.Random, home: Path) -> None:
