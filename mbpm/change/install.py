@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mbpm.change.bases import base_for, want_base
 from mbpm.change.steps import BaseStep, Changes, Offers, PackStep, Prepared, found
 from mbpm.inventory import damaged_blobs, whole_base, whole_pack
-from specs.errors import IntegrityError, UsageError
+from specs.errors import IntegrityError, NotFoundError, UsageError
 from specs.generation import InstalledPack
 from specs.names import check_name
 from specs.plan import KeptBack, LeftOut, Plan
@@ -109,9 +109,13 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
 
     Raises:
         NotFoundError, ResolutionError, IntegrityError: as `mbpm.resolver.resolve`.
+        NotFoundError: what is to be upgraded by its name was removed meanwhile.
     """
     changes = Changes.on(home)
     before = changes.before
+    for request in goal.requests:
+        if request.name in goal.upgrade and before.pack(request.name) is None:
+            raise NotFoundError(f"pack `{request.name}` is not installed any more")
     manifests = known_manifests(before, home.store)
     solution = _solve(goal, before, manifests, catalogue)
     for name, reason in solution.removed.items():
@@ -304,7 +308,11 @@ def prepare_repair(
             # its registry may describe it in other words now
             new = base.model_copy(update={"card": offer.card.digest()})
             changes.put_base(BaseStep(new, offer.card, offer, damaged))
-    for record in packs:
+    for wanted in packs:
+        record = before.pack(wanted.name)
+        if record is None:
+            # removed meanwhile: mending it would bring it back
+            continue
         manifest, candidate = None, None
         with suppress(IntegrityError):
             manifest = store.manifest(record.manifest)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from registry_index.tree import index_path
 from tests.support.cli import Cli
@@ -29,6 +32,27 @@ def test_upgrades_all(cli: Cli, registry: Path, publish: Publish) -> None:
     assert "upgraded beta 1.0.0 -> 2.0.0" in result.err
     assert cli.installed() == {"alpha": "1.1.0", "beta": "2.0.0"}
     cli.ok("verify")
+
+
+def test_a_named_pack_that_is_removed_meanwhile_does_not_come_back(
+    cli: Cli, registry: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mbpm import upgrades
+
+    publish("alpha")
+    install(cli, registry, "alpha")
+    publish("alpha", "1.1.0")
+    look = upgrades.lines_of
+
+    def slowly(*arguments: Any) -> object:
+        Cli(cli.home).ok("remove", "alpha", "--yes")
+        return look(*arguments)
+
+    monkeypatch.setattr(upgrades, "lines_of", slowly)
+    result = cli("upgrade", "alpha", "--yes")
+    assert result.code == 3
+    assert "pack `alpha` is not installed any more" in result.err
+    assert cli.installed() == {}
 
 
 def test_upgrades_only_what_is_named(cli: Cli, registry: Path, publish: Publish) -> None:
