@@ -133,8 +133,12 @@ class Catalogue:
 
     def describe(self) -> str:
         """The registries, for messages."""
-        labels = [f"`{s.label}`" for s in self.sources()]
+        labels = [f"`{self.called(s.label)}`" for s in self.sources()]
         return ("the registry " if len(labels) == 1 else "the registries ") + ", ".join(labels)
+
+    def called(self, label: str) -> str:
+        """The name a registry is configured under; else what its label says."""
+        return config.display_names(self._home.path, [label])[label]
 
     # packs
 
@@ -161,11 +165,19 @@ class Catalogue:
         for source in self._known:
             if (found := offered(source, name)) is not None:
                 if unsure is not None:
-                    raise _may_have(unsure, name, source)
+                    raise self._may_have(unsure, name, source)
                 return found
             if source.stale:
                 unsure = unsure or source
         raise UnknownPackError(f"no pack `{name}` in {self.describe()}", lambda: self._alike(name))
+
+    def _may_have(self, unsure: Source, name: str, other: Source) -> NetworkError:
+        first, second = self.called(unsure.label), self.called(other.label)
+        return NetworkError(
+            f"`{name}` is not in what is cached of {first}, which comes before {second} and cannot "
+            "be asked now",
+            hint=f"`--registry {second}` takes it from there, if that is what you want",
+        )
 
     def _from_its_own(self, label: str, name: str) -> Sequence[Candidate]:
         hint = f"`--registry NAME` takes `{name}` from another registry, if that is what you want"
@@ -178,7 +190,8 @@ class Catalogue:
         found = offered(source, name)
         if found is None:
             raise NotFoundError(
-                f"`{name}` came from the registry {label}, which does not have it any more",
+                f"`{name}` came from the registry {self.called(label)}, which does not have it any "
+                "more",
                 hint=hint,
             )
         return found
@@ -228,7 +241,10 @@ class Catalogue:
         return self._bound.get(name) if source is None else source.label
 
     def find(self, record: InstalledPack) -> Candidate | None:
-        """The very version a record names: from where it came, else from any registry.
+        """The very version a record names: from where it came, else from any registry there is.
+
+        By its digest it is the same from anywhere. A server that is not configured any more is
+        not asked.
 
         Raises:
             NetworkError, AuthError: a registry that may have it cannot be asked.
@@ -240,7 +256,8 @@ class Catalogue:
                 if candidate is not None and candidate.line.manifest == record.manifest:
                     return candidate
         failure: MbpmError | None = None
-        for source in dict.fromkeys([*self._origin(record.registry), *self.sources()]):
+        own = self.source(record.registry)
+        for source in dict.fromkeys([*([own] if own else []), *self.sources()]):
             try:
                 for line in source.lines(record.name):
                     if line.manifest == record.manifest:
@@ -252,14 +269,6 @@ class Catalogue:
         if failure is not None:
             raise failure
         return None
-
-    def _origin(self, label: str) -> list[Source]:
-        """The registry a record names, although nobody may have configured it: by its digest,
-        what is found again is the same from anywhere."""
-        found = self.source(label)
-        if found is None and is_url(label):
-            found = self._open(Known("", label, 0))
-        return [found] if found is not None else []
 
     # looking around
 
@@ -343,7 +352,7 @@ class Catalogue:
         for offer in self.bases():
             if offer.card.fingerprint == record.fingerprint:
                 return offer
-        for source in self._origin(record.registry):
+        if (source := self.source(record.registry)) is not None:
             with self._spared(source):
                 for offer in source.bases():
                     if offer.card.fingerprint == record.fingerprint:
@@ -381,11 +390,3 @@ def _find_in(kind: str, path: Path, record: InstalledPack) -> Candidate | None:
 def _is_registry(label: str) -> bool:
     root = Path(label)
     return root.is_absolute() and (root / CONFIG_FILE).is_file()
-
-
-def _may_have(unsure: Source, name: str, other: Source) -> NetworkError:
-    return NetworkError(
-        f"`{name}` is not in what is cached of {unsure.label}, which comes before {other.label} "
-        "and cannot be asked now",
-        hint=f"`--registry {other.label}` takes it from there, if that is what you want",
-    )

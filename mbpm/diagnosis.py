@@ -13,6 +13,7 @@ from mbpm.home import DEFAULT_BASE, Home
 from mbpm.inventory import whole_base, whole_pack
 from mbpm.output import size
 from mbpm.registries import origins
+from mbpm.registries.config import display_names
 from specs.errors import MbpmError
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def diagnose(
         # packs tell of registries too
         with findings.looking_at("registries"):
             for source in registries():
-                _source(source, findings, offline)
+                name = display_names(home.path, [source.label])[source.label]
+                _source(name, source, findings, offline)
     for scheme, url in facts.proxies().items():
         findings.add("ok", "proxy", f"{scheme}: {url}")
     return findings.found
@@ -220,31 +222,31 @@ def _pack(home: Home, pack: InstalledPack, generation: Generation) -> None:
         raise MbpmError(f"was made for another `{pack.base}` than the one installed")
 
 
-def _source(source: Source, findings: _Findings, offline: bool) -> None:
+def _source(name: str, source: Source, findings: _Findings, offline: bool) -> None:
     from mbpm.registries.folder import FolderRegistry
 
     if isinstance(source, FolderRegistry):
         hint = "publish it again, or restore the file from a copy"
-        with findings.looking_at(f"registry {source.label}", hint):
-            _registry(source.registry, findings)
+        with findings.looking_at(f"registry {name}", hint):
+            _registry(f"registry {name}", source.registry, findings)
         return
     from mbpm.registries.remote import RemoteRegistry
 
-    with findings.looking_at(f"registry {source.label}"):
+    with findings.looking_at(f"registry {name}"):
         if isinstance(source, RemoteRegistry) and not offline:
             source.refresh()
         said = "not asked, for the network is switched off" if offline else "answers"
-        findings.add("ok", f"registry {source.label}", f"{said}, bases: {len(source.bases())}")
+        where = "" if name == source.label else f"{source.label}, "
+        findings.add("ok", f"registry {name}", f"{where}{said}, bases: {len(source.bases())}")
 
 
-def _registry(registry: Registry, findings: _Findings) -> None:
+def _registry(subject: str, registry: Registry, findings: _Findings) -> None:
     names, newer, missing = registry.names(), 0, []
     for name in names:
         index = registry.index(name)
         newer += len(index.newer)
         missing += [x for x in index.lines if not registry.blob_path(x.manifest).is_file()]
     bases = registry.bases()
-    subject = f"registry {registry.name}"
     if missing:
         line = missing[0]
         raise MbpmError(f"lacks the manifest of {line.name} {line.version}")

@@ -335,9 +335,13 @@ def found(record: InstalledPack, catalogue: Supply) -> Candidate:
     """
     candidate = catalogue.find(record)
     if candidate is None:
+        from specs.registries import is_url
+
+        where = record.registry
+        add = f"`mbpm registry add NAME {where}` configures it again; " if is_url(where) else ""
         raise ResolutionError(
-            f"{record.name} {record.version} cannot be had from {record.registry} any more",
-            hint="`--registry` names one that has it; "
+            f"{record.name} {record.version} cannot be had from {where} any more",
+            hint=f"{add}`--registry` names one that has it; "
             f"or `mbpm remove {record.name}`, then install another version",
         )
     return candidate

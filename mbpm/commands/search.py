@@ -73,7 +73,8 @@ def command(
     if not found:
         _nothing(state, catalogue, query, installed)
         return
-    _print(state, found, versions)
+    called = {label: catalogue.called(label) for label in {label for _, label in found}}
+    _print(state, [(pack, called[label]) for pack, label in found], versions)
     if total > len(found):
         state.out.note(f"and {total - len(found):,} more; `--limit 0` shows all")
 

@@ -25,6 +25,7 @@ from registry_index.tree import Registry, index_path
 from registry_index.writing import writing
 from specs.versions import Version
 from tests.support.cli import Cli
+from tests.support.packs import pack_folder, published, registry_with_base
 from tests.support.static import Static, serve
 
 Publish = Callable[..., None]
@@ -503,3 +504,38 @@ def test_a_path_on_the_publishers_machine_is_no_source(
         result = cli("install", "alpha", "--registry", site.url, "--yes")
     assert result.code == 3
     assert "base-files" not in result.err
+
+
+def test_a_registry_that_was_taken_out_is_asked_nothing(
+    cli: Cli, team: Static, publish: Publish
+) -> None:
+    cli.ok("install", "alpha", "--yes")
+    cli.ok("remove", "alpha", "--yes")
+    cli.ok("gc", "--keep", "1", "--yes")
+    cli.ok("registry", "remove", "team")
+    team.forget()
+    result = cli("undo", "--yes")
+    assert result.code == 4
+    assert f"alpha 1.0.0 cannot be had from {team.url} any more" in result.err
+    assert f"`mbpm registry add NAME {team.url}`" in result.err
+    assert team.asked == []
+
+
+def test_messages_call_registries_by_their_names(
+    cli: Cli, team: Static, registry: Path, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    registry_with_base(shared, tmp_path / "shared-base")
+    published(pack_folder(tmp_path / "gamma", "gamma"), shared)
+    cli.ok("registry", "add", "share", shared)
+    assert (
+        "no pack `nothing` in the registries `bundled`, `team`, `share`"
+        in cli("show", "nothing").err
+    )
+    lines = cli.ok("search").out.splitlines()
+    at = lines[0].index("FROM")
+    origin = {line.split()[0]: line[at:].split()[0] for line in lines[1:]}
+    assert origin == {"alpha": "team", "beta": "team", "gamma": "share", "medical": "bundled"}
+    found = cli("doctor").out
+    assert "registry team" in found and f"{team.url}, answers" in found
+    assert "registry share" in found
