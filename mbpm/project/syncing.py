@@ -101,7 +101,7 @@ def sync(
     )
     if not dry_run:
         _remember(home, folder)
-    if after.number != before and state.out.mode == "human":
+    if after.packs and after.number != before and state.out.mode == "human":
         state.out.hint(f"`mbpm --profile {home.profile} chat` uses it")
 
 

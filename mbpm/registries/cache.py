@@ -51,7 +51,7 @@ CREATE VIRTUAL TABLE words USING fts5 (
 
 
 class DamagedError(Exception):
-    """The file is not to be used; it is thrown away before this is raised."""
+    """The file is not to be used; it is gone when this is raised, and made anew at the next try."""
 
 
 def folder_of(home: Path, address: str) -> Path:
@@ -68,7 +68,7 @@ class Cache:
         """Open it, making what is missing; in memory alone where the disk takes nothing.
 
         Raises:
-            DamagedError: it was damaged.
+            DamagedError: it was damaged, or taken away meanwhile.
         """
         self.folder = folder
         self._connection = self._open()
@@ -87,6 +87,8 @@ class Cache:
             connection.close()
             if "readonly" in str(error):
                 return self._in_memory()
+            if _taken_away(error):
+                raise DamagedError from None
             if not _damaged(error):
                 raise _unusable(self.folder, error) from None
             self.drop()
@@ -130,9 +132,10 @@ class Cache:
         try:
             yield self._connection
         except sqlite3.DatabaseError as error:
-            if _damaged(error):
+            if _damaged(error) or _taken_away(error):
                 self.close()
-                self.drop()
+                if not _taken_away(error):
+                    self.drop()
                 raise DamagedError from None
             self._roll_back()
             raise _unusable(self.folder, error) from None
@@ -208,6 +211,14 @@ def _damaged(error: sqlite3.DatabaseError) -> bool:
     if isinstance(error, sqlite3.OperationalError):
         return str(error).startswith(("no such ", "Could not decode", "malformed"))
     return True
+
+
+def _taken_away(error: sqlite3.DatabaseError) -> bool:
+    """Whether an error is what happens when somebody else, as `mbpm clean`, removes the folder
+    while the files beside the first one are not open yet. A bad disk says the same."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith(
+        ("disk I/O error", "unable to open database file")
+    )
 
 
 def _unusable(folder: Path, error: sqlite3.DatabaseError) -> MbpmError:

@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 FRESH_SECONDS = 600.0
 """How long a registry is believed not to have changed."""
+ATTEMPTS = 3
+"""How often a cache that is damaged, or that others take away, is made anew."""
 FAILED_SECONDS = 60.0
 """How long a registry that could not be reached is not asked again."""
 
@@ -76,7 +78,7 @@ class RemoteRegistry:
 
     def _asked(self, ask: Callable[[Cache], T]) -> T:
         """The answer of the cache, brought up to date first; a damaged one is made anew."""
-        for _ in range(2):
+        for _ in range(ATTEMPTS):
             try:
                 cache = self._opened()
                 self._freshen(cache)
@@ -133,7 +135,7 @@ class RemoteRegistry:
 
     def refresh(self) -> Refreshed:
         """Ask the registry now, whenever it was asked last; raises as `Refresher.run`."""
-        for _ in range(2):
+        for _ in range(ATTEMPTS):
             try:
                 return self._refresh(self._opened())
             except DamagedError:

@@ -14,7 +14,7 @@ import pytest
 
 from mbpm.fetch.network import Network
 from mbpm.registries import refresh, remote
-from mbpm.registries.cache import folder_of
+from mbpm.registries.cache import Cache, folder_of
 from mbpm.registries.config import Known
 from mbpm.registries.remote import RemoteRegistry
 from registry_index.marking import deprecate, yank
@@ -291,6 +291,24 @@ def test_a_damaged_cache_is_made_anew(cli: Cli, team: Static, damage: str) -> No
             db.execute("DROP TABLE packs")
     assert [p["name"] for p in cli.ok("search", "beta", "--json").json["packs"]] == ["beta"]
     cli.ok("install", "beta", "--yes")
+
+
+def test_a_cache_that_is_cleaned_while_it_is_opened(
+    cli: Cli, team: Static, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out, opened = Cache._laid_out, 0
+
+    def slowly(cache: Cache, connection: sqlite3.Connection) -> sqlite3.Connection:
+        nonlocal opened
+        opened += 1
+        if opened == 1:
+            shutil.rmtree(cache.folder)
+        return lay_out(cache, connection)
+
+    monkeypatch.setattr(Cache, "_laid_out", slowly)
+    shutil.rmtree(cli.home / "cache")
+    assert "alpha" in cli.ok("search").out
+    assert opened == 2
 
 
 def test_a_damaged_cache_offline_is_an_error_that_says_so(cli: Cli, team: Static) -> None:
