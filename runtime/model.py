@@ -236,7 +236,7 @@ class Model:
         past = 0 if cache is None else cache.length
         if positions is None:
             positions = torch.arange(past, past + length, device=self.device)
-        rotation = self._rotation(positions)
+        rotation = self.rotation(positions)
         causal = mask is None and past == 0 and length > 1
         if mask is None and past and length > 1:
             allowed = torch.ones(length, past + length, dtype=torch.bool, device=self.device)
@@ -269,7 +269,7 @@ class Model:
             cache.length += length
         return F.rms_norm(x, (c.hidden_size,), self.output_norm, c.norm_eps), captured
 
-    def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine and sine of the rotary angles (Su et al., arXiv 2104.09864).
 
         [T] positions give [T, d]; [B, T] give [B, 1, T, d].

@@ -101,15 +101,22 @@ class DequantLinear:
         self.scale = move((half if (half == codes.scale).all() else codes.scale)[..., None])
         self.offset = None if codes.offset is None else move(codes.offset[..., None])
 
-    def weight(self) -> torch.Tensor:
-        """The dequantised matrix [rows, columns], freshly made."""
-        codes = self.data
+    def weight(self, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The dequantised matrix [rows, columns], freshly made, or written into `out`."""
+        columns = self.shape[1]
+        if out is None:
+            out = torch.empty(self.shape, dtype=self.dtype, device=self.data.device)
+        weight = out.unflatten(1, (columns // GROUP, GROUP))
         if self.bits == 4:
-            codes = torch.cat([codes & 15, codes >> 4], dim=-1)
-        weight = codes.to(self.dtype).mul_(self.scale.to(self.dtype))
+            half = GROUP // 2
+            weight[..., :half].copy_(self.data & 15)
+            weight[..., half:].copy_(self.data >> 4)
+        else:
+            weight.copy_(self.data)
+        weight.mul_(self.scale.to(self.dtype))
         if self.offset is not None:
             weight.add_(self.offset.to(self.dtype))
-        return weight.reshape(self.shape)
+        return out
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and x.requires_grad:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import Protocol, TypeVar
 
 from runtime.chat_format import ChatFormat
 from specs.errors import UsageError
 from specs.manifest import Activation
 from trainer.data.example import Example
-
-WINDOW, STRIP = 4096, 128
-"""Rows sorted together by the length of their adapted part, and then by that of their prompt."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,40 @@ class Row:
     start: int
     answer: int
     group: str
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Itself: what a batch is made of may be one row or several."""
+        return (self,)
+
+    @property
+    def size(self) -> int:
+        """All its tokens."""
+        return len(self.tokens)
+
+    @property
+    def work(self) -> int:
+        """Tokens that cost a gradient."""
+        return len(self.tokens) - self.start
+
+    @property
+    def counted(self) -> int:
+        """Tokens of the loss."""
+        return len(self.tokens) - self.answer
+
+
+class Item(Protocol):
+    """What is never cut apart: a row, or a pair of rows that are compared."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def work(self) -> int: ...
+
+
+Items = TypeVar("Items", bound=Item)
 
 
 def encode(
@@ -63,97 +93,36 @@ def encode_all(
 
 
 def batches(
-    rows: Sequence[Row], batch_tokens: int, shuffle_seed: int | None
-) -> Iterator[list[Row]]:
-    """Group rows of like shape so that a batch holds at most `batch_tokens`, padding included.
+    items: Sequence[Items], batch_tokens: int, shuffle_seed: int | None
+) -> list[list[Items]]:
+    """Group items, in a random order, so that a batch holds at most `batch_tokens`.
 
-    Rows are sorted by their adapted part, which costs a gradient, within large windows, and within
-    short strips of that by their prompt. With a seed the rows are shuffled before and the batches
-    after: the order depends on the seed alone, so a resumed run sees the same one.
+    Without padding items of any length go together. The order depends on the seed alone, so a
+    resumed run sees the same one; None keeps the rows' own.
     """
-    order = list(rows)
-    rng = random.Random(shuffle_seed)
+    order = list(items)
     if shuffle_seed is not None:
-        rng.shuffle(order)
-    made: list[list[Row]] = []
-    for at in range(0, len(order), WINDOW):
-        window = sorted(order[at : at + WINDOW], key=lambda r: len(r.tokens) - r.start)
-        for strip in range(0, len(window), STRIP):
-            batch: list[Row] = []
-            prompt = part = 0
-            for row in sorted(window[strip : strip + STRIP], key=lambda r: r.start):
-                prompt, part = max(prompt, row.start), max(part, len(row.tokens) - row.start)
-                if batch and (prompt + part) * (len(batch) + 1) > batch_tokens:
-                    made.append(batch)
-                    batch = []
-                    prompt, part = row.start, len(row.tokens) - row.start
-                batch.append(row)
-            made.append(batch)
-    if shuffle_seed is not None:
-        rng.shuffle(made)
-    return iter(made)
+        random.Random(shuffle_seed).shuffle(order)
+    made: list[list[Items]] = []
+    room = 0
+    for item in order:
+        if not made or item.size > room:
+            made.append([])
+            room = batch_tokens
+        made[-1].append(item)
+        room -= item.size
+    return made
 
 
-@dataclass(frozen=True)
-class Padded:
-    """A batch as tensors: what all prompts begin with (a system message), the rest of each prompt,
-    and the parts the adapter acts on, each padded on the right.
+def parts(batch: Sequence[Items], count: int) -> list[list[Items]]:
+    """Share a batch out so that `count` parts need about the same work; none is empty.
 
-    L, P and T are the widths of the three; L and P may be 0.
+    The longest item goes first, and each to the part with the least tokens so far.
     """
-
-    shared: torch.Tensor  # [1, L] ids
-    prompt: torch.Tensor  # [B, P] ids
-    part: torch.Tensor  # [B, T] ids
-    prompt_mask: torch.Tensor  # bool [1, 1, P, L + P]
-    positions: torch.Tensor  # [B, T]
-    mask: torch.Tensor  # bool [B, 1, T, L + P + T]
-    predict: torch.Tensor  # bool [B, T]: the next token counts for the loss
-    targets: torch.Tensor  # [B, T] the next token
-
-
-def pad(rows: Sequence[Row], device: torch.device) -> Padded:
-    """Bring rows into tensors; the last token of a row is only ever a target."""
-    common = _common_prefix(rows)
-    prompt_length = torch.tensor([r.start - common for r in rows])
-    width = int(prompt_length.max())
-    length = max(len(r.tokens) - r.start - 1 for r in rows)
-    count = len(rows)
-    prompt = torch.zeros(count, width, dtype=torch.long)
-    part = torch.zeros(count, length, dtype=torch.long)
-    targets = torch.zeros(count, length, dtype=torch.long)
-    predict = torch.zeros(count, length, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        own = torch.tensor(row.tokens[row.start :])
-        prompt[i, : row.start - common] = torch.tensor(row.tokens[common : row.start])
-        part[i, : len(own) - 1] = own[:-1]
-        targets[i, : len(own) - 1] = own[1:]
-        predict[i, row.answer - row.start - 1 : len(own) - 1] = True
-    seen = torch.arange(width) < prompt_length[:, None]  # [B, P]
-    seen = torch.cat([torch.ones(count, common, dtype=torch.bool), seen], dim=1)
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    mask = torch.cat(
-        [seen[:, None, None].expand(-1, 1, length, -1), causal.expand(count, 1, -1, -1)], dim=-1
-    )
-    return Padded(
-        shared=torch.tensor([rows[0].tokens[:common]], dtype=torch.long).to(device),
-        prompt=prompt.to(device),
-        part=part.to(device),
-        prompt_mask=torch.ones(1, 1, width, common + width, dtype=torch.bool)
-        .tril(common)
-        .to(device),
-        positions=(common + prompt_length[:, None] + torch.arange(length)).to(device),
-        mask=mask.to(device),
-        predict=predict.to(device),
-        targets=targets.to(device),
-    )
-
-
-def _common_prefix(rows: Sequence[Row]) -> int:
-    """How many tokens all prompts begin with."""
-    shortest = min(r.start for r in rows)
-    first = rows[0].tokens
-    for at in range(shortest):
-        if any(r.tokens[at] != first[at] for r in rows):
-            return at
-    return shortest
+    made: list[list[Items]] = [[] for _ in range(min(count, len(batch)))]
+    loads = [0] * len(made)
+    for item in sorted(batch, key=lambda i: (i.work, i.size), reverse=True):
+        least = loads.index(min(loads))
+        made[least].append(item)
+        loads[least] += item.work
+    return made

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
-from specs.errors import UsageError
+from specs.errors import DoesNotFitError, UsageError
 from specs.model import load_json
 from specs.safetensors_header import read_header
 from trainer.lora import TrainableAdapter
+from trainer.memory import Plan, megabytes
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
@@ -27,40 +29,86 @@ class Progress:
     """Digest of everything that decides the result: config, base, rows."""
     step: int = 0
     best_loss: float | None = None
-    """Held-out loss of the best epoch so far, nats per token."""
+    """Held-out loss of the best look so far."""
+    best_step: int = 0
+    stale: int = 0
+    """Looks since the best one."""
+    plan: dict[str, int] = field(default_factory=dict)
+    """How steps are computed: a resumed run keeps it, since the last bits depend on it."""
+    losses: list[float] = field(default_factory=list)
+    """Loss of every step."""
+    looks: list[tuple[int, float]] = field(default_factory=list)
+    """Step and held-out loss of every look."""
+
+    def adopt(self, plan: Plan) -> None:
+        """Note how steps are computed."""
+        self.plan = {k: int(v) for k, v in asdict(plan).items()}
+
+    def adopted(self) -> Plan | None:
+        """The plan of the run that is resumed."""
+        if not self.plan:
+            return None
+        known = {k: self.plan[k] for k in ("parts", "kept", "spilled", "peak")}
+        return Plan(recompute=bool(self.plan["recompute"]), **known)
 
 
-def save(file: Path, tensors: dict[str, torch.Tensor], progress: Progress) -> None:
-    """Write atomically: a kill leaves the previous checkpoint."""
+def write(file: Path, tensors: dict[str, torch.Tensor], progress: Progress) -> None:
+    """Write atomically: a kill leaves the previous checkpoint.
+
+    Raises:
+        DoesNotFitError: the disk is full.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    data = save(tensors, metadata={"progress": json.dumps(asdict(progress))})
     try:
-        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
-        with temporary.open("rb+") as stream:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DoesNotFitError(
+            f"no space for the checkpoint {file} ({megabytes(len(data))}) after step "
+            f"{progress.step}; the one before is as it was",
+            hint="free some space and give the same command again: it goes on from that checkpoint",
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load(file: Path, run: str) -> tuple[dict[str, torch.Tensor], Progress] | None:
-    """Read a checkpoint of this run; None where there is none.
+def read(file: Path) -> bytes:
+    """What a checkpoint holds; nothing where there is none.
 
     Raises:
-        UsageError: it belongs to a run with other data, base or settings.
         IntegrityError: it is damaged.
     """
     if not file.exists():
-        return None
-    header = read_header(file)
-    state = load_json(header.metadata.get("progress", "{}").encode(), str(file))
-    progress = Progress(**state) if isinstance(state, dict) and "run" in state else None
-    if progress is None or progress.run != run:
+        return b""
+    read_header(file)
+    return file.read_bytes()
+
+
+def parse(raw: bytes, run: str, where: Path) -> tuple[dict[str, torch.Tensor], Progress]:
+    """Tensors and progress of what `read` gave.
+
+    Raises:
+        UsageError: it belongs to a run with other data, base or settings.
+    """
+    length = int.from_bytes(raw[:8], "little")
+    header = load_json(raw[8 : 8 + length], str(where))
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    state = load_json(metadata.get("progress", "{}").encode(), str(where))
+    if not isinstance(state, dict) or state.get("run") != run:
         raise UsageError(
-            f"{file.parent} holds checkpoints of a run with other data, base or settings",
+            f"{where.parent} holds checkpoints of a run with other data, base or settings",
             hint="`--restart` drops them and begins anew; `--output` trains into another folder",
         )
-    return load_file(file), progress
+    progress = Progress(**state)
+    progress.looks = [(step, loss) for step, loss in progress.looks]
+    return load(raw), progress
 
 
 def optimizer_tensors(
@@ -68,10 +116,10 @@ def optimizer_tensors(
 ) -> dict[str, torch.Tensor]:
     """The adapter's values and AdamW's two moments, by name."""
     tensors = adapter.snapshot()
-    for name, parameter in adapter.tensors.items():
-        state = optimizer.state[parameter]
-        tensors[f"first.{name}"] = state["exp_avg"].cpu()
-        tensors[f"second.{name}"] = state["exp_avg_sq"].cpu()
+    for name, flat in adapter.flat.items():
+        state = optimizer.state[flat]
+        tensors[f"first{name}"] = state["exp_avg"].cpu()
+        tensors[f"second{name}"] = state["exp_avg_sq"].cpu()
     return tensors
 
 
@@ -83,9 +131,9 @@ def restore_optimizer(
 ) -> None:
     """Undo `optimizer_tensors`."""
     adapter.load(tensors)
-    for name, parameter in adapter.tensors.items():
-        optimizer.state[parameter] = {
+    for name, flat in adapter.flat.items():
+        optimizer.state[flat] = {
             "step": torch.tensor(float(step)),
-            "exp_avg": tensors[f"first.{name}"].to(parameter.device),
-            "exp_avg_sq": tensors[f"second.{name}"].to(parameter.device),
+            "exp_avg": tensors[f"first{name}"].to(flat.device),
+            "exp_avg_sq": tensors[f"second{name}"].to(flat.device),
         }

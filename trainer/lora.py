@@ -1,44 +1,94 @@
-"""The trainable adapter: low-rank pairs on every projection, as a `Delta` of the model."""
+"""The trainable adapter: low-rank pairs beside the base's projections."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from runtime.model import FUSED
-from runtime.modules import module_path
+from runtime.modules import PROJECTIONS, module_path
 from specs.attach import SUFFIX_A, SUFFIX_B
 from specs.base_card import BaseCard
 
 
-class TrainableAdapter:
-    """A and B of every module, float32; B starts at zero, so training starts at the base.
+@dataclass(frozen=True)
+class PairOf:
+    """One projection's share of a fused matrix."""
 
-    A is drawn as PEFT draws it: uniform in +-1 / sqrt(in_features) (Kaiming with a = sqrt 5).
+    a: torch.Tensor  # float32 [r, in]
+    b: torch.Tensor  # float32 [out, r]
+    rows: slice
+    """Rows of the fused matrix it adds to."""
+    scale: float
+
+
+class TrainableAdapter:
+    """A and B of every module, float32 views of one vector; B starts at zero, so training starts
+    at the base.
+
+    `kaiming` draws A as PEFT does: uniform in +-1 / sqrt(in_features). `gaussian` has the same
+    variance. `orthogonal` has orthogonal rows of the length that these have in the mean.
     """
 
     def __init__(
-        self, card: BaseCard, rank: int, alpha: float, seed: int, device: torch.device
+        self,
+        card: BaseCard,
+        rank: int,
+        scale: float,
+        seed: int,
+        device: torch.device,
+        projections: Sequence[str] = tuple(PROJECTIONS),
+        init: str = "kaiming",
     ) -> None:
-        self.card, self.rank, self.scale = card, rank, alpha / rank
+        self.card, self.rank, self.scale = card, rank, scale
+        chosen = {module_path(i, p) for i in range(card.layers) for p in projections}
         generator = torch.Generator().manual_seed(seed)
-        self.tensors: dict[str, torch.Tensor] = {}
+        drawn: dict[str, torch.Tensor] = {}
         for module, shape in sorted(card.modules.items()):
-            bound = 1 / math.sqrt(shape.in_features)
-            a = torch.empty(rank, shape.in_features).uniform_(-bound, bound, generator=generator)
-            b = torch.zeros(shape.out_features, rank)
-            self.tensors[module + SUFFIX_A] = a.to(device).requires_grad_()
-            self.tensors[module + SUFFIX_B] = b.to(device).requires_grad_()
+            if module not in chosen:
+                continue
+            drawn[module + SUFFIX_A] = _drawn(rank, shape.in_features, init, generator)
+            drawn[module + SUFFIX_B] = torch.zeros(shape.out_features, rank)
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.flat: dict[str, torch.Tensor] = {}
+        """All A and all B, each as one float32 vector with a gradient to match."""
+        for suffix in (SUFFIX_A, SUFFIX_B):
+            names = [name for name in drawn if name.endswith(suffix)]
+            flat = torch.cat([drawn[name].reshape(-1) for name in names]).to(device)
+            flat.grad = torch.zeros_like(flat)
+            self.flat[suffix] = flat
+            at = 0
+            for name in names:
+                size = drawn[name].numel()
+                view = flat[at : at + size].view(drawn[name].shape)
+                self.tensors[name] = view.requires_grad_()
+                at += size
 
-    def __call__(self, layer: int, group: str, x: torch.Tensor) -> torch.Tensor | None:
-        """The adapter's share of a fused projection; a `runtime.model.Delta`."""
-        parts = []
+    def pairs(self, layer: int, group: str) -> list[PairOf]:
+        """The pairs that add to a fused projection."""
+        found, at = [], 0
         for projection in FUSED[group]:
             module = module_path(layer, projection)
-            a, b = self.tensors[module + SUFFIX_A], self.tensors[module + SUFFIX_B]
-            parts.append(((x @ a.T) * self.scale) @ b.T)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+            rows = self.card.modules[module].out_features
+            if module + SUFFIX_A in self.tensors:
+                a, b = self.tensors[module + SUFFIX_A], self.tensors[module + SUFFIX_B]
+                found.append(PairOf(a, b, slice(at, at + rows), self.scale))
+            at += rows
+        return found
+
+    def of_layer(self, layer: int) -> list[torch.Tensor]:
+        """A and B of every pair of a layer, group after group."""
+        return [t for group in FUSED for p in self.pairs(layer, group) for t in (p.a, p.b)]
+
+    def add_gradients(self, vector: torch.Tensor) -> None:
+        """Add to the gradients of `flat`: those of `tensors` as one vector, in their order."""
+        a, b = self.flat.values()
+        for flat, part in ((a, vector[: a.numel()]), (b, vector[a.numel() :])):
+            assert flat.grad is not None
+            flat.grad += part
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """A copy of the tensors on the CPU."""
@@ -49,3 +99,15 @@ class TrainableAdapter:
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(tensors[name])
+
+
+def _drawn(rank: int, columns: int, init: str, generator: torch.Generator) -> torch.Tensor:
+    """float32 [rank, columns] of variance 1 / (3 columns)."""
+    bound = 1 / math.sqrt(columns)
+    a = torch.empty(rank, columns)
+    if init == "kaiming":
+        return a.uniform_(-bound, bound, generator=generator)
+    a.normal_(0.0, bound / math.sqrt(3), generator=generator)
+    if init == "orthogonal" and rank <= columns:
+        a = torch.linalg.qr(a.T).Q.T.contiguous() / math.sqrt(3)
+    return a

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from runtime.adapter import Adapter
 from runtime.canaries import MAX_PROMPT_CHARACTERS, record
 from runtime.chat_format import ChatFormat
@@ -27,6 +25,7 @@ from specs.pack_toml import PackToml
 from trainer.batches import encode_all
 from trainer.config import TrainingConfig
 from trainer.data.example import Example
+from trainer.device import compute_type
 from trainer.evaluate import evaluate
 from trainer.loop import StepReport, train
 from trainer.pack_folder import to_half, write_pack_folder
@@ -97,7 +96,7 @@ def make_pack(
     rows, watched = encode(training), encode(held_out)
     watched = random.Random(config.seed).sample(watched, min(len(watched), WATCHED))
     torch_device = pick_device(device)
-    dtype = torch.float32 if torch_device.type == "cpu" else torch.float16
+    dtype = compute_type(torch_device)
     reporter.stage("loading the base")
     model = Model(
         (file := open_gguf(weights)),
@@ -115,8 +114,8 @@ def make_pack(
     info = AdapterInfo(
         activation=config.activation,
         rank=config.rank,
-        alpha=config.alpha,
-        modules=len(card.modules),
+        alpha=config.scale * config.rank,
+        modules=len(shipped) // 2,
     )
     slot = engine.add_adapter(Adapter.build(shipped, card, info.scale, engine.device, engine.dtype))
     reporter.stage("evaluating on held-out data")

@@ -17,7 +17,12 @@ from specs.errors import IntegrityError, MbpmError, UsageError
 from tests.support.tiny_base import write_tiny_base
 from trainer.batches import Row
 from trainer.config import TrainingConfig
-from trainer.loop import Result, StepReport, mean_loss, train
+from trainer.distributed import World
+from trainer.loop import Result, StepReport, train
+from trainer.objective import Answers
+from trainer.prompts import Prompts
+from trainer.steps import Steps
+from trainer.workers import Workers
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(rank=4, epochs=3, learning_rate=0.01, batch_tokens=400, max_length=64)
@@ -43,6 +48,13 @@ def rows(count: int, seed: int) -> list[Row]:
     return made
 
 
+def base_loss(model: Model, given: list[Row]) -> float:
+    with Workers(1) as workers:
+        steps = Steps(model, None, Prompts(model, given, torch.float32), workers, World())
+        (total,) = steps.totals(Answers(), [given])
+    return total / Answers().weight(given)
+
+
 class StopError(Exception):
     """The power went."""
 
@@ -66,7 +78,7 @@ def test_training_lowers_the_held_out_loss_and_resumes_to_the_same_bytes(
     base: tuple[Model, BaseCard], tmp_path: Path
 ) -> None:
     result, reports = run(base, tmp_path / "whole")
-    assert result.held_out_loss < 0.7 * mean_loss(base[0], None, rows(40, 1), 400)
+    assert result.held_out_loss < 0.7 * base_loss(base[0], rows(40, 1))
     per_epoch = [r.held_out for r in reports if r.held_out is not None]
     assert len(per_epoch) == CONFIG.epochs
     assert result.held_out_loss == min(per_epoch)

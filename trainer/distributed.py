@@ -1,0 +1,66 @@
+"""Several processes as `torchrun` starts them: each computes some parts of a step.
+
+Gradients are gathered part by part and added in the parts' order on every process, so the sums are
+those of one process that computed all parts, to the last bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+
+class World:
+    """The processes of a run; one where `torchrun` started none."""
+
+    def __init__(self) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group("gloo")
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes and talks."""
+        return self.rank == 0
+
+    def close(self) -> None:
+        """Leave the others."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def gather(self, own: Sequence[torch.Tensor], count: int) -> list[torch.Tensor]:
+        """Vectors of equal length of all processes, `count` in all: number i is process i % size's.
+
+        Args:
+            own: this process's, in order; the last processes may have one less than the first.
+        """
+        if self.size == 1:
+            return list(own)
+        most = -(-count // self.size)
+        like = own[0] if own else None
+        length = torch.tensor([0 if like is None else like.numel()])
+        dist.all_reduce(length, dist.ReduceOp.MAX)
+        kind = torch.float64 if like is None else like.dtype
+        made: list[torch.Tensor] = []
+        for k in range(most):
+            mine = own[k] if k < len(own) else torch.zeros(int(length), dtype=kind)
+            places = [torch.empty_like(mine) for _ in range(self.size)]
+            dist.all_gather(places, mine)
+            made += places
+        return made[:count]
+
+    def share(self, data: bytes) -> bytes:
+        """The main process's bytes, on every process."""
+        if self.size == 1:
+            return data
+        length = torch.tensor([len(data)])
+        dist.broadcast(length, 0)
+        buffer = torch.zeros(int(length), dtype=torch.uint8)
+        if self.main and data:
+            buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(buffer, 0)
+        return buffer.numpy().tobytes()

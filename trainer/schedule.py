@@ -1,0 +1,19 @@
+"""The learning rate over a run, as a share of its peak."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.config import TrainingConfig
+
+
+def rate(config: TrainingConfig, step: int, steps: int) -> float:
+    """The share of the peak in step `step` (from 0) of `steps`: a rise, then the schedule."""
+    warmup = max(1, round(config.warmup * steps))
+    rise = min(1.0, (step + 1) / warmup)
+    left = min(1.0, (steps - step) / max(1, steps - warmup))
+    if config.schedule == "constant":
+        return rise
+    if config.schedule == "cosine":
+        return min(rise, (1 - math.cos(math.pi * left)) / 2)
+    return min(rise, left)
