@@ -41,6 +41,21 @@ class Child:
         if hasattr(signal, "SIGCONT"):
             self.process.send_signal(signal.SIGCONT)
 
+    def _read(self) -> dict[str, Any]:
+        """One JSON line of its output.
+
+        Raises:
+            MbpmError: it says what is wrong, or ended.
+        """
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise MbpmError(f"the measured process ended with code {self.process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise MbpmError(str(answer["error"]))
+        return answer
+
     def __enter__(self) -> Any:
         return self
 
@@ -57,6 +72,23 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class TrainWorker(Child):
+    """One side of `train` (`bench.train_worker`), asked over its standard input."""
+
+    def __init__(self, kind: str, base_dir: Path) -> None:
+        threads = cores()
+        command = ["-m", "bench.train_worker", kind, str(base_dir), str(threads)]
+        super().__init__([sys.executable, *command], threads=threads, pipes=True)
+        self._read()
+
+    def ask(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Train; what it took."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return self._read()
 
 
 class Worker(Child):
@@ -76,16 +108,6 @@ class Worker(Child):
         self.process.stdin.write(json.dumps({"prompt": prompt, "new": new}) + "\n")
         self.process.stdin.flush()
         return self._read()
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise MbpmError(f"the engine's process ended with code {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise MbpmError(str(answer["error"]))
-        return answer
 
 
 class LlamaServer(Child):

@@ -103,10 +103,10 @@ class DequantLinear:
 
     def weight(self, out: torch.Tensor | None = None) -> torch.Tensor:
         """The dequantised matrix [rows, columns], freshly made, or written into `out`."""
-        columns = self.shape[1]
+        rows, columns = self.shape
         if out is None:
             out = torch.empty(self.shape, dtype=self.dtype, device=self.data.device)
-        weight = out.unflatten(1, (columns // GROUP, GROUP))
+        weight = out.view(rows, columns // GROUP, GROUP)
         if self.bits == 4:
             half = GROUP // 2
             weight[..., :half].copy_(self.data & 15)

@@ -115,11 +115,13 @@ class Matrices:
         _, layer, group = key
         if group == HEAD:
             assert self.model.head is not None
-            linears: list[Linear] = [self.model.head]
+            found: list[Linear] = [self.model.head]
             pairs = []
         else:
-            linears = self.model.layers[layer].linears[group]
+            found = self.model.layers[layer].linears[group]
             pairs = [] if self.adapter is None else self.adapter.pairs(layer, group)
+        linears = [linear for linear in found if isinstance(linear, DequantLinear)]
+        assert len(linears) == len(found), "the trainer's model is made of DequantLinear"
         columns = linears[0].shape[1]
         rows = sum(linear.shape[0] for linear in linears)
         ranks = sum(len(pair.a) for pair in pairs)
@@ -131,7 +133,6 @@ class Matrices:
             weight = torch.empty(shape, dtype=self.dtype, device=self.model.device)
         at = 0
         for linear in linears:
-            assert isinstance(linear, DequantLinear)
             linear.weight(weight[at : at + linear.shape[0], :columns])
             at += linear.shape[0]
         with torch.no_grad():

@@ -1,35 +1,46 @@
-"""Ctrl-C and the end of a job's time: finish the step, write a checkpoint, then stop."""
+"""Ctrl-C, and a job that is ended, between steps instead of in the middle of one, so that a
+checkpoint is always whole."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 
-class Interrupt(AbstractContextManager["Interrupt"]):
-    """Notes SIGINT and SIGTERM while it is entered; a second one acts as it always did."""
+@contextmanager
+def held_back() -> Iterator[Callable[[], bool]]:
+    """Remember the first interruption; a second one ends the program at once.
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
+    Yields:
+        Whether there was one. Outside the main thread, and where somebody else handles the signal,
+        nothing is held back.
+    """
+    seen = False
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and all(signal.getsignal(n) is handler for n, handler in usual.items())
 
-    def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        seen = True
+        restore()
 
-    def __exit__(self, *details: object) -> None:
-        self._restore()
+    def restore() -> None:
+        for which, handler in usual.items():
+            signal.signal(which, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+    if ours:
+        for which in usual:
+            signal.signal(which, remember)
+    try:
+        yield lambda: seen
+    finally:
+        if ours:
+            restore()

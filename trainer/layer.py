@@ -155,13 +155,15 @@ class Run:
     def _rotate(self, qkv: torch.Tensor, sin: torch.Tensor) -> None:
         """Rotate queries and keys of [N, (H + 2K) d] in place."""
         c = self.model.config
-        turned = qkv[:, : (c.heads + c.kv_heads) * c.head_dim].unflatten(1, (-1, c.head_dim))
+        turned = qkv.view(len(qkv), -1, c.head_dim)[:, : c.heads + c.kv_heads]
         first, second = turned.to(torch.float32, copy=True).chunk(2, dim=-1)
         half = c.head_dim // 2
         turned[..., :half] = first * self.cos - second * sin
         turned[..., half:] = second * self.cos + first * sin
 
-    def _block(self, index: int, number: int, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _block(
+        self, index: int, number: int, qkv: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries [B, H, T, d], keys and values [B, K, P + T, d] of a block."""
         c = self.model.config
         block = self.packed.blocks[number]
@@ -169,7 +171,7 @@ class Run:
         if block.rectangle is not None:
             part = part.index_select(0, block.rectangle)
         cells = part.view(len(block.rows), block.width, -1, c.head_dim).transpose(1, 2)
-        q, k, v = cells.split([c.heads, c.kv_heads, c.kv_heads], dim=1)
+        q, k, v = torch.split(cells, [c.heads, c.kv_heads, c.kv_heads], dim=1)
         if self.prompts is not None and block.prompt_width:
             before = self.prompts[number][index]
             k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)

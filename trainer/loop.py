@@ -21,7 +21,7 @@ from trainer.batches import Items, Row, batches, parts
 from trainer.checkpoint import BEST, LAST, Progress
 from trainer.config import TrainingConfig
 from trainer.distributed import World
-from trainer.interrupt import Interrupt
+from trainer.interrupt import held_back
 from trainer.lora import TrainableAdapter
 from trainer.memory import Plan, Sizes, available, megabytes, plan, resident
 from trainer.objective import Answers, Objective
@@ -184,11 +184,11 @@ class _Fit(Generic[Items]):
 
     def result(self) -> Result:
         """Run to the end."""
-        with Workers(self.resources.cores) as workers, Interrupt() as interrupt:
+        with Workers(self.resources.cores) as workers, held_back() as interrupted:
             torch.set_num_threads(1)
             made = self._plan(workers)
             try:
-                self._run(workers, made, interrupt)
+                self._run(workers, made, interrupted)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -205,7 +205,7 @@ class _Fit(Generic[Items]):
         """A checkpoint as the main process sees it."""
         return self.world.share(checkpoint.read(self.folder / name) if self.world.main else b"")
 
-    def _run(self, workers: Workers, made: Plan, interrupt: Interrupt) -> None:
+    def _run(self, workers: Workers, made: Plan, interrupted: Callable[[], bool]) -> None:
         p, config = self.progress, self.config
         everything = [*self.items, *self.held_out]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -246,8 +246,8 @@ class _Fit(Generic[Items]):
             p.losses.append(loss)
             tokens += sum(item.size for item in batch)
             held_out = self._look(steps, made.parts) if look else None
-            stop = interrupt.asked or self._stopped()
-            if stop or look or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            asked = interrupted()
+            if asked or look or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self._save(LAST, checkpoint.optimizer_tensors(self.adapter, self.optimizer))
                 saved = time.monotonic()
             spent = time.monotonic() - began
@@ -264,7 +264,7 @@ class _Fit(Generic[Items]):
                     float(norm),
                 )
             )
-            if interrupt.asked:
+            if asked:
                 raise KeyboardInterrupt
 
     def _plan_of_steps(self) -> list[tuple[int, list[Items], bool]]:

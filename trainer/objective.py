@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 
-from trainer.batches import Items, Row
+from trainer.batches import Item, Row
+
+Compared = TypeVar("Compared", bound=Item, contravariant=True)
 
 
-class Objective(Protocol[Items]):
+class Objective(Protocol[Compared]):
     """A sum over items, and what to divide it by."""
 
     def total(
-        self, items: Sequence[Items], losses: torch.Tensor, counts: Sequence[int]
+        self, items: Sequence[Compared], losses: torch.Tensor, counts: Sequence[int]
     ) -> torch.Tensor:
         """The sum over `items`, given the losses of their rows' counted tokens, in order.
 
@@ -24,7 +26,7 @@ class Objective(Protocol[Items]):
             counts: counted tokens of each row.
         """
 
-    def weight(self, items: Sequence[Items]) -> float:
+    def weight(self, items: Sequence[Compared]) -> float:
         """What the sum over `items` is divided by."""
 
 
@@ -78,7 +80,7 @@ class Preference:
         self, items: Sequence[Pair], losses: torch.Tensor, counts: Sequence[int]
     ) -> torch.Tensor:
         """beta times how much more than the base the adapter prefers each chosen answer."""
-        sums = torch.stack([part.sum() for part in losses.split(list(counts))]).view(-1, 2)
+        sums = torch.stack([part.sum() for part in torch.split(losses, list(counts))]).view(-1, 2)
         reference = torch.tensor([pair.reference for pair in items], device=losses.device)
         return self.beta * (sums[:, 1] - sums[:, 0] - reference)
 

@@ -85,7 +85,9 @@ class Steps:
         def one(items: Sequence[Item]) -> torch.Tensor:
             with torch.no_grad():
                 losses, counts = self._losses(items)
-                return torch.stack([x.sum() for x in losses.split(list(counts))]).double().cpu()
+                return (
+                    torch.stack([x.sum() for x in torch.split(losses, list(counts))]).double().cpu()
+                )
 
         # parts differ in length, so every process computes all of them
         return [[float(x) for x in v] for v in self._local(one, parts)]
