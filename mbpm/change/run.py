@@ -124,12 +124,15 @@ def restore(
     catalogue = state.catalogue()
 
     def prepare() -> Prepared:
-        if since is not None and state.home.current().number != since:
+        prepared = prepare_exact(state.home, target.packs, catalogue, bases=target.bases)
+        # of the very state that the plan is for, which may be newer than what counts at any
+        # other moment that is looked at
+        if since is not None and prepared.before.number != since:
             raise ResolutionError(
                 "what is installed changed in the meantime, and with it what the last change is",
                 hint="run the same command again",
             )
-        return prepare_exact(state.home, target.packs, catalogue, bases=target.bases)
+        return prepared
 
     carry_out(
         state,

@@ -7,6 +7,7 @@ import platform
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,28 @@ def test_undo_of_what_is_not_the_last_change_any_more(
     assert held.installed() == {"alpha": "1.0.0", "beta": "1.0.0"}
     held.ok("undo", "--yes")
     assert held.installed() == {"alpha": "1.0.0", "beta": "1.0.0"}, "the hold was taken back"
+
+
+def test_undo_while_somebody_changes_something(
+    held: Cli, registry: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking what the last change is and planning, where there is nothing to ask."""
+    from mbpm.change import restore
+
+    publish("beta")
+    held.ok("install", "beta", "--registry", registry, "--yes")
+    plan = restore.prepare_exact
+
+    def meanwhile(*arguments: Any, **more: Any) -> object:
+        monkeypatch.undo()
+        held.ok("hold", "alpha")
+        return plan(*arguments, **more)
+
+    monkeypatch.setattr(restore, "prepare_exact", meanwhile)
+    result = held("undo", "--yes")
+    assert result.code == 4
+    assert "changed in the meantime" in result.err
+    assert held.installed() == {"alpha": "1.0.0", "beta": "1.0.0"}
 
 
 def test_bytes_that_the_plan_counted_on_were_freed(
