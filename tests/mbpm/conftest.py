@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mbpm.fetch import limits
+from mbpm.registries import remote
+from registry_index.publish import publish_base
+from registry_index.tree import Registry
 from tests.support.cli import Cli
 from tests.support.packs import pack_folder, published, registry_with_base
+from tests.support.static import Static, serve
 
 
 @pytest.fixture
@@ -36,6 +40,53 @@ def publish(tmp_path: Path, registry: Path) -> Callable[..., None]:
         published(folder, registry)
 
     return make
+
+
+@pytest.fixture
+def site(registry: Path, tmp_path: Path) -> Iterator[Static]:
+    """The test registry behind a web server; it has the base's weights too."""
+    card = Registry(registry).base("tiny")
+    publish_base(card, registry, {"weights.gguf": tmp_path / "base-files" / "tiny.gguf"})
+    with serve(registry) as site:
+        yield site
+
+
+@pytest.fixture
+def team(cli: Cli, site: Static, publish: Callable[..., None]) -> Static:
+    """It holds two packs and is configured as `team`."""
+    publish("alpha", provides=("letters",), description="Answers about Ärzte and letters")
+    publish("beta", requires={"alpha": "1"})
+    cli.ok("registry", "add", "team", site.url)
+    site.forget()
+    return site
+
+
+@pytest.fixture
+def always_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command asks what changed."""
+    monkeypatch.setattr(remote, "FRESH_SECONDS", 0.0)
+
+
+@pytest.fixture
+def mbundle(tmp_path: Path) -> Path:
+    """Where a bundle goes."""
+    return tmp_path / "stick" / "packs.mbundle"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Cli:
+    """`mbpm` on another machine."""
+    return Cli(tmp_path / "other-home")
+
+
+@pytest.fixture
+def office(cli: Cli, registry: Path, publish: Callable[..., None]) -> Cli:
+    """A home with `letters` and what it needs."""
+    publish("words", files={"LICENSE": b"the same words"})
+    publish("tone", files={"LICENSE": b"the same words"})
+    publish("letters", requires={"words": "1"}, recommends={"tone": "*"}, notes="News")
+    cli.ok("install", "letters", "--registry", registry, "--yes")
+    return cli
 
 
 @pytest.fixture(autouse=True)

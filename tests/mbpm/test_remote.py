@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mbpm.fetch.network import Network
 from mbpm.registries import refresh, remote
-from mbpm.registries.cache import Cache, folder_of
-from mbpm.registries.config import Known
-from mbpm.registries.remote import RemoteRegistry
 from registry_index.marking import deprecate, yank
-from registry_index.publish import publish_base
 from registry_index.summarising import changing
 from registry_index.summary import read_summary
 from registry_index.tree import Registry, index_path
@@ -29,35 +21,6 @@ from tests.support.packs import pack_folder, published, registry_with_base
 from tests.support.static import Static, serve
 
 Publish = Callable[..., None]
-
-
-@pytest.fixture
-def site(registry: Path, tmp_path: Path) -> Iterator[Static]:
-    """The test registry behind a web server; it has the base's weights too."""
-    card = Registry(registry).base("tiny")
-    publish_base(card, registry, {"weights.gguf": tmp_path / "base-files" / "tiny.gguf"})
-    with serve(registry) as site:
-        yield site
-
-
-@pytest.fixture
-def team(cli: Cli, site: Static, publish: Publish) -> Static:
-    """It holds two packs and is configured as `team`."""
-    publish("alpha", provides=("letters",), description="Answers about Ärzte and letters")
-    publish("beta", requires={"alpha": "1"})
-    cli.ok("registry", "add", "team", site.url)
-    site.forget()
-    return site
-
-
-@pytest.fixture
-def always_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command asks what changed."""
-    monkeypatch.setattr(remote, "FRESH_SECONDS", 0.0)
-
-
-def database(cli: Cli, site: Static) -> Path:
-    return folder_of(cli.home, site.url) / "index.sqlite"
 
 
 def test_installs_with_dependencies_and_base(cli: Cli, team: Static) -> None:
@@ -141,19 +104,6 @@ def copies(registry: Path, publish: Publish, count: int) -> None:
             file = registry / "index" / index_path(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(raw.replace(b'"name":"seed"', f'"name":"{name}"'.encode()))
-
-
-def test_no_index_file_is_fetched_twice(cli: Cli, site: Static, publish: Publish) -> None:
-    for name in ("core", "words", "dates"):
-        publish(name)
-    for name in ("one", "two", "three"):
-        publish(name, requires={"core": "1", "words": "1", "dates": "1"})
-        publish(name, "1.1.0", requires={"core": "1", "words": "1", "dates": "1"})
-    cli.ok("registry", "add", "team", site.url)
-    site.forget()
-    cli.ok("install", "one", "two", "three", "-s")
-    index = sorted(p.rpartition("/")[2] for p in site.asked if p.startswith("/index/"))
-    assert index == ["core", "dates", "one", "three", "two", "words"]
 
 
 def test_a_new_version_is_found_after_ten_minutes(
@@ -275,85 +225,6 @@ def test_a_registry_that_gains_a_summary(
     assert cli.ok("search", "alpha", "--json").json["total"] == 1
 
 
-@pytest.mark.parametrize("damage", ["junk", "cut", "other tables", "empty"])
-def test_a_damaged_cache_is_made_anew(cli: Cli, team: Static, damage: str) -> None:
-    file = database(cli, team)
-    for other in file.parent.glob("index.sqlite-*"):
-        other.unlink()
-    if damage == "junk":
-        file.write_bytes(os.urandom(100_000))
-    elif damage == "cut":
-        file.write_bytes(file.read_bytes()[:9000])
-    elif damage == "empty":
-        file.write_bytes(b"")
-    else:
-        with sqlite3.connect(file) as db:
-            db.execute("DROP TABLE packs")
-    assert [p["name"] for p in cli.ok("search", "beta", "--json").json["packs"]] == ["beta"]
-    cli.ok("install", "beta", "--yes")
-
-
-def test_a_cache_that_is_cleaned_while_it_is_opened(
-    cli: Cli, team: Static, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lay_out, opened = Cache._laid_out, 0
-
-    def slowly(cache: Cache, connection: sqlite3.Connection) -> sqlite3.Connection:
-        nonlocal opened
-        opened += 1
-        if opened == 1:
-            shutil.rmtree(cache.folder)
-        return lay_out(cache, connection)
-
-    monkeypatch.setattr(Cache, "_laid_out", slowly)
-    shutil.rmtree(cli.home / "cache")
-    assert "alpha" in cli.ok("search").out
-    assert opened == 2
-
-
-def test_a_damaged_cache_offline_is_an_error_that_says_so(cli: Cli, team: Static) -> None:
-    database(cli, team).write_bytes(b"junk" * 1000)
-    result = cli("--offline", "show", "alpha")
-    assert result.code == 6
-    assert "nothing of the registry" in result.err
-
-
-def test_a_cached_index_file_with_a_flipped_bit_is_fetched_again(cli: Cli, team: Static) -> None:
-    cli.ok("show", "alpha")
-    with sqlite3.connect(database(cli, team)) as db:
-        (raw,) = db.execute("SELECT raw FROM files").fetchone()
-        db.execute("UPDATE files SET raw = ?", (raw.replace(b"1.0.0", b"9.0.0"),))
-    team.forget()
-    assert "alpha 1.0.0" in cli.ok("show", "alpha").out
-    assert team.asked == ["/index/al/ph/alpha"]
-
-
-def test_processes_that_refresh_at_once(
-    cli: Cli, team: Static, publish: Publish, always_stale: None
-) -> None:
-    publish("gamma")
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            for _ in range(5):
-                known = Known("team", team.url, 50)
-                opened = RemoteRegistry(
-                    known, cli.home, Network(), warn=failures.append, note=lambda _: None
-                )
-                assert list(opened.names()) == ["alpha", "beta", "gamma"]
-                opened.close()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-
-
 def test_a_cut_first_refresh_goes_on_where_it_stopped(
     cli: Cli, site: Static, publish: Publish, registry: Path
 ) -> None:
@@ -372,14 +243,6 @@ def test_a_cut_first_refresh_goes_on_where_it_stopped(
     cli.ok("registry", "add", "team", site.url)
     assert len([p for p in site.asked if p.startswith("/summary/")]) == 2
     assert len(pages) > 3
-
-
-def test_home_that_cannot_be_written(cli: Cli, site: Static, publish: Publish) -> None:
-    publish("alpha")
-    # a file where the folder of caches would be
-    cli.home.mkdir()
-    (cli.home / "cache").write_text("in the way")
-    assert "alpha" in cli.ok("search", "alpha", "--registry", site.url).out
 
 
 def test_blobs_come_from_mirrors(
@@ -426,22 +289,6 @@ def test_mirrors_of_the_registry_are_tried_after_it(
 def test_did_you_mean_from_the_cache(cli: Cli, team: Static) -> None:
     assert "did you mean `alpha`?" in cli("install", "alpah").err
     assert "did you mean `team`?" in cli("registry", "remove", "taem").err
-
-
-def test_a_clock_that_was_wrong_does_not_stop_refreshing(
-    cli: Cli, team: Static, publish: Publish, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    future = time.time() + 1e8
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: future)
-        cli.ok("registry", "refresh")
-    publish("gamma")
-    assert "gamma" in cli.ok("search", "gamma").out
-    past = time.time() - 1e8
-    publish("delta")
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: past)
-        assert "delta" in cli.ok("search", "delta").out
 
 
 def test_a_server_that_is_down_is_not_asked_by_every_command(

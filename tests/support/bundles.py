@@ -1,16 +1,21 @@
-"""Bundles that somebody tampered with."""
+"""Bundles made by hand, and bundles that somebody tampered with."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 import zlib
+from pathlib import Path
 from typing import Any
 
+from mbpm.catalogue import line_of
 from registry_index import bundle as module
-from specs.bundle import Bundle
+from registry_index.packing import build_manifest
+from specs.bundle import Bundle, BundledBase, BundledBlob, BundledPack
 from specs.model import canonical_json
+from tests.support.packs import pack_folder, tiny_base
 
 
 def entries(raw: bytes) -> list[tuple[str, bytes]]:
@@ -33,6 +38,35 @@ def changed(raw: bytes, **fields: Any) -> bytes:
     (name, first), *rest = entries(raw)
     value = Bundle.parse(first, "sound").model_dump(mode="json", exclude_none=True)
     return forged([(name, canonical_json(value | fields)), *rest])
+
+
+def rewrite(file: Path, **packs: Any) -> None:
+    """Change what a bundle says of its packs: `letters={"registry": "…"}`."""
+    raw = file.read_bytes()
+    document = json.loads(entries(raw)[0][1])
+    for pack in document["packs"]:
+        pack |= packs.get(pack["line"]["name"], {})
+    file.write_bytes(changed(raw, packs=document["packs"]))
+
+
+def make(
+    mbundle: Path, tmp_path: Path, *, base: str = "tiny", readme: bytes | None = None, **pack: Any
+) -> None:
+    """A sound file around whatever pack."""
+    card = tiny_base(tmp_path / "made-base", name=base)
+    pack["base"] = {"name": base, "fingerprint": card.fingerprint}
+    manifest, found = build_manifest(pack_folder(tmp_path / "made-pack", "law", **pack))
+    files: dict[str, Path | bytes] = {b.sha256: found[b.path] for b in manifest.blobs}
+    files |= {manifest.digest(): manifest.canonical(), card.digest(): card.canonical()}
+    files[card.files[0].blob.sha256] = tmp_path / "made-base" / f"{base}.gguf"
+    sizes = {d: len(f) if isinstance(f, bytes) else f.stat().st_size for d, f in files.items()}
+    content = Bundle(
+        packs=(BundledPack(line=line_of(manifest)),),
+        bases=(BundledBase(name=base, card=card.digest()),),
+        blobs=tuple(BundledBlob(sha256=d, size=sizes[d]) for d in sorted(sizes)),
+    )
+    mbundle.parent.mkdir(parents=True, exist_ok=True)
+    module.write_bundle(content, files, mbundle)
 
 
 def with_blob(raw: bytes, old: str, new: bytes) -> bytes:
