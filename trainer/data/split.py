@@ -11,6 +11,8 @@ from trainer.data.example import Example, normalise
 
 MIN_HELD_OUT_GROUPS = 4
 MIN_TRAIN_EXAMPLES = 16
+MAX_SIMILARITY = 0.9
+"""Of a held-out example with one of training, as word triples both have."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,83 @@ def split_by_group(examples: Sequence[Example], *, fraction: float = 0.1, seed: 
             f"(expected at least {MIN_HELD_OUT_GROUPS} groups)"
         )
     return Split(train, kept, len(rest) - len(kept))
+
+
+def check_share(text: str) -> float | None:
+    """A share of the groups; None where the text is no number and so names data.
+
+    Raises:
+        UsageError: it is a number outside 0.01 to 0.5.
+    """
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    if not 0.01 <= share <= 0.5:
+        raise UsageError(f"the share held out is {text} (expected 0.01 to 0.5)")
+    return share
+
+
+def split_as_given(
+    train: Sequence[tuple[str, Example]], held_out: Sequence[tuple[str, Example]]
+) -> Split:
+    """A split that somebody else made, of examples with their places.
+
+    Raises:
+        UsageError: there is too little, or held-out data is in training too.
+    """
+    from trainer.data.inspection import leaks
+
+    if found := leaks(train, held_out):
+        raise UsageError(
+            f"{found[0].where}: is held out, and {found[0].first} of the training data says the "
+            f"same or is of the same group ({len(found):,} of {len(held_out):,} held-out rows are "
+            "in training too)",
+            hint="`mbpm data inspect TRAIN --held-out HELD-OUT` names them; `mbpm data split` "
+            "splits without",
+        )
+    groups = len({e.group for _, e in held_out})
+    if groups < MIN_HELD_OUT_GROUPS or len(train) < MIN_TRAIN_EXAMPLES:
+        raise UsageError(
+            f"too little data: {len(train)} examples to train on and {groups} held-out groups "
+            f"(expected at least {MIN_TRAIN_EXAMPLES} and {MIN_HELD_OUT_GROUPS})"
+        )
+    return Split(tuple(e for _, e in train), tuple(e for _, e in held_out), 0)
+
+
+def without_near_repeats(split: Split) -> Split:
+    """The split without held-out examples that say nearly what one of training says.
+
+    An example whose earlier turns were left out goes too: they would come back with it.
+
+    Raises:
+        UsageError: too few groups are left.
+    """
+    from trainer.data.inspection import whole_text
+    from trainer.data.near import NearIndex
+
+    index = NearIndex(MAX_SIMILARITY)
+    for example in split.train:
+        index.add(whole_text(example))
+    kept = [e for e in split.held_out if index.find(whole_text(e)) is None]
+    turns = {(e.messages, e.group) for e in kept}
+    kept = [
+        e
+        for e in kept
+        if all(
+            (e.messages[:end], e.group) in turns
+            for end in range(2, len(e.messages))
+            if e.messages[end - 1].role == "assistant" and not e.rejected
+        )
+    ]
+    left, dropped = len({e.group for e in kept}), len(split.held_out) - len(kept)
+    if left < MIN_HELD_OUT_GROUPS:
+        raise UsageError(
+            f"too little held-out data: {left} groups are left after dropping {dropped} of "
+            f"{len(split.held_out)} examples that training nearly repeats "
+            f"(expected at least {MIN_HELD_OUT_GROUPS} groups)"
+        )
+    return Split(split.train, tuple(kept), split.dropped + dropped)
 
 
 def _key(example: Example) -> str:
