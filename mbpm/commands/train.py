@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mbpm.output import Output
     from mbpm.state import State
     from specs.evals import Evals, Metric
+    from specs.knowledge import Passage
     from trainer.data.split import Split
     from trainer.loop import StepReport
     from trainer.make_pack import PackSpec
@@ -82,6 +83,10 @@ def command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train")] = "auto",
+    knowledge: Annotated[
+        bool,
+        typer.Option("--knowledge", help="Put the documents' passages into the pack too"),
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop the checkpoints of an earlier run")
     ] = False,
@@ -110,6 +115,9 @@ def command(
         raise UsageError(
             "say what to train on: either `--data FILE` with `--domain NAME`, or `--recipe NAME`"
         )
+    passages: list[Passage] = []
+    if recipe is not None and knowledge:
+        raise UsageError("`--knowledge` goes with `--data`: a recipe names what its pack holds")
     if recipe is not None:
         from mbpm.recipes import fetch_data
         from trainer.recipe import load_recipe
@@ -127,8 +135,9 @@ def command(
                 hint=f"`mbpm train --domain legal --data {data[0]}`",
             )
         config = _config(changes)
-        split, sources = _own_data(state, data, held_out, licence, config.seed)
-        spec = _spec(domain, name, version, description, licence, sources)
+        own = _own_data(state, data, held_out, licence, config.seed, knowledge=knowledge)
+        split, passages = own.split, own.passages
+        spec = _spec(domain, name, version, description, licence, own.sources)
     training, held = split.train, split.held_out
     if split.dropped:
         state.out.note(f"{split.dropped} held-out examples left out: training asks the same")
@@ -155,15 +164,28 @@ def command(
             progress,
             device=device,
         )
+    if passages:
+        from specs.manifest import KNOWLEDGE_FILE
+        from trainer.data.knowledge import write_knowledge
+
+        write_knowledge(folder / KNOWLEDGE_FILE, passages)
     _show(state.out, folder, made.evals)
 
 
+class _OwnData(NamedTuple):
+    """A person's own data, split; where it is from; its documents' passages if they are wanted."""
+
+    split: Split
+    sources: tuple[DataSource, ...]
+    passages: list[Passage]
+
+
 def _own_data(
-    state: State, data: list[str], held_out: str, licence: str, seed: int
-) -> tuple[Split, tuple[DataSource, ...]]:
-    """The data, split, and where it is from."""
+    state: State, data: list[str], held_out: str, licence: str, seed: int, *, knowledge: bool
+) -> _OwnData:
     from mbpm.training_data import opened
     from trainer.data.inspection import concerns
+    from trainer.data.knowledge import passages_of
     from trainer.data.reading import read_placed
     from trainer.data.split import check_share, split_as_given, split_by_group
 
@@ -176,9 +198,12 @@ def _own_data(
         examples = [example for _, example in rows]
         for text in concerns(examples):
             state.out.warn(text)
+        passages = passages_of(found.files) if knowledge else []
         if share:
-            return split_by_group(examples, fraction=share, seed=seed), found.sources
-        return split_as_given(rows, list(read_placed(apart.files))), found.sources
+            split = split_by_group(examples, fraction=share, seed=seed)
+        else:
+            split = split_as_given(rows, list(read_placed(apart.files)))
+        return _OwnData(split, found.sources, passages)
 
 
 def _spec(

@@ -78,6 +78,37 @@ def test_a_second_run_goes_on_and_other_settings_need_restart(ready: Cli, tmp_pa
     ready.ok(*train, "--seed", 5, "--restart")
 
 
+def test_held_out_data_of_its_own_and_documents_passages(ready: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "law"
+    folder.mkdir()
+    for number in range(10):
+        (folder / f"{number}.md").write_text(
+            f"# Act {number}\n\n## Scope\n\nThis act number {number} is about letting boats of "
+            f"class {number}.\n\n## Rent\n\n"
+            f"The rent for a boat of class {number} is due on day {number}.\n"
+        )
+    held = tmp_path / "held.jsonl"
+    rows = [{"prompt": f"Who signs deed {i}?", "response": f"Party {i}"} for i in range(6)]
+    held.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pack = tmp_path / "boats-pack"
+    trained = ready.ok(
+        "train", "--domain", "boats", "--data", folder, "--held-out", held, "--knowledge",
+        "--output", pack, "--base", "tiny", "--epochs", 1, "--rank", 4,
+    )  # fmt: skip
+    assert "20 examples to train on, 6 held out" in trained.err
+    ready.ok("install", pack, "--yes")
+    assert "letting boats of class 7" in ready.ok("which", "What about letting boats class 7?").out
+
+
+def test_one_answer_to_everything_is_warned_of(ready: Cli, tmp_path: Path) -> None:
+    data = tmp_path / "yes.jsonl"
+    rows = [{"prompt": f"Is {i} odd?", "response": "yes" if i else "no"} for i in range(40)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # the base that is named is not there, so that nothing is trained
+    result = ready("train", "--domain", "odd", "--data", data, "--base", "none-such")
+    assert "warning: unbalanced: 39 of 40 answers are `yes`" in result.err
+
+
 def test_a_terminal_sees_a_bar(ready: Cli, tmp_path: Path) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -114,6 +145,11 @@ def test_bad_data_names_file_line_and_what_was_expected(ready: Cli, tmp_path: Pa
         (("--domain", "legal", "--data", "nowhere.jsonl"), 3, "nowhere.jsonl"),
         (("--domain", "legal", "--data", DATA, "--activation", "half"), 2, "activation"),
         (("--recipe", "no-such"), 3, "no-such"),
+        (("--recipe", "legal", "--knowledge"), 2, "`--knowledge` goes with `--data`"),
+        (("--domain", "legal", "--data", DATA, "--knowledge"), 2, "no document among the data"),
+        (("--domain", "legal", "--data", DATA, "--held-out", "0.9"), 2, "expected 0.01 to 0.5"),
+        (("--domain", "legal", "--data", DATA, "--held-out", DATA), 2, "is held out, and"),
+        (("--domain", "legal", "--data", DATA, "--held-out", "none.csv"), 3, "none.csv"),
         (("--domain", "legal", "--data", DATA, "--base", "none-such"), 3, "none-such"),
     ],
 )

@@ -69,7 +69,7 @@ def read_documents(files: Sequence[DataFile]) -> Iterator[tuple[str, Example]]:
 
 def pairs_of(document: Document, stem: str, group: str) -> Iterator[tuple[str, Example]]:
     """Training pairs of one document, named by its title, else by its file, and their places."""
-    title = document.title or re.sub(r"[-_]+", " ", stem)
+    title = title_of(document, stem)
     for index, section in enumerate(document.sections):
         passages = split_passages(section.text)
         group_here = f"{group}#{index}"
@@ -84,6 +84,11 @@ def pairs_of(document: Document, stem: str, group: str) -> Iterator[tuple[str, E
                     yield f"{place}, passage {number}", pair
             for number, pair in enumerate(_continued(block, title, inside), start + 1):
                 yield f"{place}, passage {number}", pair
+
+
+def title_of(document: Document, stem: str) -> str:
+    """A document's own title, else the name of its file in words."""
+    return document.title or re.sub(r"[-_]+", " ", stem)
 
 
 def continuations(text: str, title: str, group: str, kind: str) -> list[Example]:
