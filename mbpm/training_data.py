@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import re
 import sys
 import tempfile
@@ -63,13 +64,21 @@ def opened(
                 found, record = _from_wheel(state, source, license, folder)
             elif source == STDIN:
                 found = [stack.enter_context(from_stream(sys.stdin.buffer))]
-                record = DataSource(name="standard input", license=license)
+                record = _record(found, "standard input", license)
             else:
                 found = find_files(Path(source))
-                record = DataSource(name=Path(source).resolve().name or source, license=license)
+                record = _record(found, Path(source).resolve().name or source, license)
             files.extend(found)
             records.append(record)
         yield TrainingData(tuple(files), tuple(records))
+
+
+def _record(files: Sequence[DataFile], name: str, license: str) -> DataSource:
+    """Data of this machine: the digest of its one file, or of all files' digests and names."""
+    digests = [(Blob.of_file(f.path, "data").sha256, f.group) for f in files]
+    listing = "".join(f"{digest}  {group}\n" for digest, group in digests)
+    whole = digests[0][0] if len(digests) == 1 else hashlib.sha256(listing.encode()).hexdigest()
+    return DataSource(name=name, sha256=whole, license=license)
 
 
 def _from_wheel(

@@ -43,7 +43,7 @@ def test_inspect_says_what_is_there(cli: Cli, tmp_path: Path) -> None:
     assert f"{tmp_path}/a.jsonl: line 31 repeats {tmp_path}/a.jsonl: line 1" in report.out
     assert f"{tmp_path}/a.jsonl: line 32: e-mail address `ada" in report.out
     assert "firm" not in report.out
-    assert "warning: 1 times personal data" in report.err
+    assert "warning: personal data in 1 place" in report.err
     assert "words are counted" in report.err
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tomli
 
 from mbpm.__main__ import run
 from registry_index.publish import publish_base
@@ -96,6 +97,8 @@ def test_held_out_data_of_its_own_and_documents_passages(ready: Cli, tmp_path: P
         "--output", pack, "--base", "tiny", "--epochs", 1, "--rank", 4,
     )  # fmt: skip
     assert "20 examples to train on, 6 held out" in trained.err
+    (source,) = tomli.loads((pack / "pack.toml").read_text("utf-8"))["sources"]
+    assert (source["name"], len(source["sha256"])) == ("law", 64)
     ready.ok("install", pack, "--yes")
     assert "letting boats of class 7" in ready.ok("which", "What about letting boats class 7?").out
 

@@ -179,8 +179,8 @@ def test_held_out_rows_that_leaked_are_named() -> None:
 
 
 def test_unbalanced_answers_are_warned_of() -> None:
-    rows = [pair(f"Is {i} odd?", "yes" if i < 18 else f"no {i}") for i in range(24)]
-    assert "unbalanced: 18 of 24 answers are `yes`" in look(rows).warnings
+    rows = [pair(f"Is {i} odd?", "yes" if i < 19 else f"no {i}") for i in range(24)]
+    assert "unbalanced: 19 of 24 answers are `yes`" in look(rows).warnings
     assert not [w for w in look(rows[10:]).warnings if "unbalanced" in w]
 
 

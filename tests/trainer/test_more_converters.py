@@ -23,7 +23,10 @@ def test_a_passage_and_a_question_become_yes_or_no() -> None:
     rows = [
         {"context": f"We keep  data {i}.", "question": "do you keep data", "answer": "True"}
         for i in range(5)
-    ] + [{"context": "Cookies.", "question": "Do you sell it?", "answer": "False"}]
+    ] + [
+        {"context": "Ask ada@firm.org.", "question": "Whom?", "answer": "True"},
+        {"context": "Cookies.", "question": "Do you sell it?", "answer": "False"},
+    ]
     data = "\n".join(map(json.dumps, rows)).encode()
     made = privacyqa.convert(data, privacyqa.PrivacyQaOptions(rows=100), 1)
     assert len(made) == 6

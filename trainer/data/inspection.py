@@ -16,7 +16,7 @@ from trainer.data.secrets import find
 MOST_PLACES = 20
 """Places that are named of each sort of finding."""
 BINS = 12
-UNBALANCED_SHARE = 0.5
+UNBALANCED_SHARE = 0.75
 MIN_ROWS_FOR_BALANCE = 20
 Placed = tuple[str, Example]
 
@@ -103,11 +103,9 @@ class Inspection:
         if self.leaks is not None and self.leaks.count:
             found.append(f"{self.leaks.count:,} of {self.held_out:,} held-out rows leaked into it")
         if self.secrets.count:
-            found.append(f"{self.secrets.count:,} secrets: a pack may say them to anyone")
+            found.append(f"secrets in {_places(self.secrets)}: a pack may say them to anyone")
         if self.personal.count:
-            found.append(
-                f"{self.personal.count:,} times personal data: a pack may say it to anyone"
-            )
+            found.append(f"personal data in {_places(self.personal)}: a pack may say it to anyone")
         repeats = self.exact.count + self.near.count
         if repeats * 10 > self.examples:
             found.append(f"{repeats:,} of {self.examples:,} rows repeat earlier ones")
@@ -118,6 +116,10 @@ class Inspection:
     def document(self) -> dict[str, Any]:
         """The report as `--json` prints it."""
         return {**asdict(self), "warnings": list(self.warnings)}
+
+
+def _places(found: Many) -> str:
+    return f"{found.count:,} place{'s' if found.count != 1 else ''}"
 
 
 def unbalanced(examples: Sequence[Example]) -> str | None:
@@ -260,8 +262,8 @@ def concerns(examples: Sequence[Example]) -> list[str]:
     secrets = sum(f.sort == "secret" for e in examples for f in find(whole_text(e)))
     if secrets:
         found.append(
-            f"{secrets:,} secrets in the data, which the pack may say to anyone "
-            "(`mbpm data inspect` names them)"
+            "the data holds secrets, which the pack may say to anyone "
+            f"({secrets:,} found; `mbpm data inspect` names them)"
         )
     return found
 

