@@ -54,6 +54,17 @@ class Codes:
         offset = None if self.offset is None else self.offset[order]
         return Codes(self.bits, self.codes[order], self.scale[order], offset, self.codebook)
 
+    def weight(self) -> F32:
+        """The dequantised matrix, float32 [rows, columns]."""
+        values = self.codes.astype(np.float32)
+        if self.codebook is not None:
+            values = np.array(self.codebook, np.float32)[self.codes]
+        groups = values.reshape(*self.scale.shape, GROUP)
+        groups *= self.scale[..., None]
+        if self.offset is not None:
+            groups += self.offset[..., None]
+        return groups.reshape(self.codes.shape)
+
 
 def _half(blocks: npt.NDArray[np.uint8], at: int) -> F32:
     """The float16 at byte `at` of every block, as float32 [..., 1]."""

@@ -50,6 +50,7 @@ def test_every_type_keeps_its_values(kind: str, bound: float, rows: int) -> None
     expected = torch.from_numpy(source.dequantized())
     codes = read_codes(source)
     assert codes.bits == (4 if kind.startswith("Q4") else 8)
+    assert relative(torch.from_numpy(codes.weight()), expected) <= bound
     assert relative(DequantLinear(codes, CPU, torch.float32).weight(), expected) <= bound
 
     x = torch.randn(5, 512, generator=torch.Generator().manual_seed(1))
