@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from mbpm.resolver.wants import Want, roots
 from specs.errors import NotFoundError, ResolutionError
 
 if TYPE_CHECKING:
-    from mbpm.resolver.refute import Refutation
+    from mbpm.resolver.learn import NoChoice
 
 
 def resolve(problem: Problem) -> Solution:
@@ -32,8 +33,9 @@ def resolve(problem: Problem) -> Solution:
     found = choose(options)
     if not isinstance(found, dict):
         from mbpm.resolver.hints import failure
+        from mbpm.resolver.refute import refute
 
-        raise failure(options, found)
+        raise failure(options, refute(options, found))
     left_out = _add_recommended(options, found) if problem.recommends else {}
     return Chosen(options, found).solution(left_out)
 
@@ -75,18 +77,20 @@ def _check_names(options: Options) -> None:
             raise options.shelf.missing[name]
 
 
-def choose(options: Options) -> dict[str, Option] | Refutation:
-    """What is installed afterwards, or why nothing can be.
+def choose(options: Options) -> dict[str, Option] | NoChoice:
+    """What is installed afterwards, or that nothing can be.
 
     Installed packs take part only where a choice touches them: those whose demands would be broken
     join, until none is.
+
+    Raises:
+        ResolutionError: neither was found within the bounds.
     """
     problem = options.problem
     if problem.upgrade and not (problem.requests or problem.remove or problem.exact):
         return Chosen(options, _upgrade(options)).with_better_upgrades()
     wants = roots(options) + [Want(n, "keep") for n in _first(options)]
-    found = _satisfy(options, wants, prove=True)
-    assert found is not None
+    found = _satisfy(options, wants)
     if not isinstance(found, dict) or problem.exact:
         return found
     return Chosen(options, found).with_better_upgrades()
@@ -96,9 +100,10 @@ def _upgrade(options: Options) -> dict[str, Option]:
     """As many upgrades as go together; those of one half after those of the other where all at once
     are too much to decide. What is installed is always an answer, so this does not fail."""
     problem, names = options.problem, _first(options)
-    found = _satisfy(options, [Want(n, "keep") for n in names], prove=False)
-    if isinstance(found, dict):
-        return found
+    with suppress(ResolutionError):
+        found = _satisfy(options, [Want(n, "keep") for n in names])
+        if isinstance(found, dict):
+            return found
     if len(names) < 2:
         return _installed(options)
     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
@@ -112,13 +117,10 @@ def _upgrade(options: Options) -> dict[str, Option]:
     return {n: options.of(n, r.candidate) for n, r in problem.installed.items()}
 
 
-def _satisfy(
-    options: Options, wants: list[Want], *, prove: bool
-) -> dict[str, Option] | Refutation | None:
-    """Choose so that the wants are met and what is installed goes on working; where that was not
-    found, prove that it cannot be, or without `prove` return None."""
+def _satisfy(options: Options, wants: list[Want]) -> dict[str, Option] | NoChoice:
+    """Choose so that the wants are met and what is installed goes on working."""
     while True:
-        found = _search(options, wants, prove=prove)
+        found = _search(options, wants)
         if not isinstance(found, dict) or options.problem.exact:
             return found
         there = {w.key for w in wants if w.kind in ("keep", "gone")}
@@ -146,17 +148,14 @@ def _first(options: Options) -> list[str]:
     return sorted(names - problem.remove)
 
 
-def _search(
-    options: Options, wants: list[Want], *, prove: bool
-) -> dict[str, Option] | Refutation | None:
-    from mbpm.resolver.search import reached, search
+def _search(options: Options, wants: list[Want]) -> dict[str, Option] | NoChoice:
+    from mbpm.resolver.search import search
 
     found = search(options, wants)
-    if found is None and prove:
-        from mbpm.resolver.refute import refute
+    if found is None:
+        from mbpm.resolver.learn import learn
 
-        proof = refute(options, wants)
-        return reached(wants, proof) if isinstance(proof, dict) else proof
+        return learn(options, wants)
     return found
 
 
@@ -217,14 +216,14 @@ def _add(options: Options, found: dict[str, Option], soft: list[Want]) -> str | 
     )
     inner = Options(room, options.shelf)
     try:
-        more = _satisfy(inner, [*roots(inner), *soft], prove=True)
+        more = _satisfy(inner, [*roots(inner), *soft])
     except ResolutionError as error:
         return error.message
     if not isinstance(more, dict):
+        from mbpm.resolver.refute import refute
         from mbpm.resolver.sentences import in_one_line
 
-        assert more is not None
-        return in_one_line(inner, more)
+        return in_one_line(inner, refute(inner, more))
     for name in more.keys() - found.keys():
         candidate = more[name].candidate
         assert candidate is not None

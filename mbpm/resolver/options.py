@@ -23,8 +23,6 @@ class Shelf:
         self._candidates: dict[str, tuple[Candidate, ...]] = {}
         self._stand_ins: dict[str, tuple[str, ...]] = {}
         self.missing: dict[str, NotFoundError] = {}
-        self.comparisons = 0
-        """Pairs of options that were compared in proofs."""
 
     def candidates(self, name: str) -> tuple[Candidate, ...]:
         """Every version on offer; none where nobody knows the name."""

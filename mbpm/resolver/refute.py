@@ -3,26 +3,24 @@
 What can be chosen for two names is compared again and again, and an option falls when nothing that
 is left for the other name goes with it (arc consistency, AC-3: Mackworth 1977). Where that is not
 enough, options are tried one by one. Each fall keeps its reasons, so that from the name that ends
-up with nothing only the falls that matter are told. Should a choice turn up after all, it is
-returned.
+up with nothing only the falls that matter are told. That there is no choice, and within which names
+that shows, is known before (`learn`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mbpm.resolver.learn import NoChoice
 from mbpm.resolver.option import Clash, Option, unversioned
 from mbpm.resolver.options import Options
 from mbpm.resolver.wants import Want, allows
-from specs.errors import ResolutionError
 
-MAX_NAMES = 500
-"""Names that are looked at; what lies farther from the wants counts as unlimited."""
-MAX_COMPARISONS = 1_000_000
-"""Pairs of options, over all proofs for one problem."""
+MAX_COMPARISONS = 300_000
+"""Pairs of options; a proof that takes more would not be read either."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,33 +50,42 @@ class Refutation:
     name: str
     """The name nothing is left for."""
     falls: tuple[Fall, ...]
-    """The falls that matter, in the order they were found."""
+    """The falls that matter, in the order they were found; none where they are too many to tell."""
     domains: dict[str, tuple[Option, ...]]
     """Everything that was considered for each name."""
 
 
-def refute(options: Options, wants: Sequence[Want]) -> Refutation | dict[str, Option]:
-    """Why the wants cannot be met, or an option for every name if they can.
-
-    Raises:
-        ResolutionError: neither was found within the bounds.
-    """
-    found = _Refuter(options, wants).run()
-    if not isinstance(found, Refutation):
-        return found
-    core = list(found.wants)
+def refute(options: Options, none: NoChoice) -> Refutation:
+    """Why the wants cannot be met."""
+    wants = list(none.wants)
+    found = _refuted(options, wants, none.names)
+    if found is None:
+        return Refutation(none.wants, none.wants[0].key, (), {})
     for want in found.wants:
-        fewer = [w for w in core if w is not want]
-        again = _Refuter(options, fewer).run()
-        if isinstance(again, Refutation):
-            found, core = again, [w for w in fewer if w in again.wants]
+        fewer = [w for w in wants if w is not want]
+        again = _refuted(options, fewer, none.names)
+        if again is not None:
+            found, wants = again, [w for w in fewer if w in again.wants]
     return found
 
 
+def _refuted(options: Options, wants: Sequence[Want], names: Collection[str]) -> Refutation | None:
+    """A proof within these names, if there is one that is not too long."""
+    try:
+        return _Refuter(options, wants, names).run()
+    except _TooLongError:
+        return None
+
+
+class _TooLongError(Exception):
+    pass
+
+
 class _Refuter:
-    def __init__(self, options: Options, wants: Sequence[Want]) -> None:
+    def __init__(self, options: Options, wants: Sequence[Want], names: Collection[str]) -> None:
         self._options = options
         self._wants = wants
+        self._names = names
         self._domains: dict[str, tuple[Option, ...]] = {}
         self._beside: dict[str, dict[str, None]] = {}
         self._fallen: dict[Option, Fall] = {}
@@ -86,27 +93,20 @@ class _Refuter:
         self._clashes: dict[tuple[Option, Option], Clash | None] = {}
         self._partners: dict[tuple[Option, str], Option] = {}
         self._falls = 0
+        self._comparisons = 0
         self._open: dict[str, int] = {}
         """How many options are left for each name."""
 
-    def run(self) -> Refutation | dict[str, Option]:
-        """A proof, or an option for every name."""
+    def run(self) -> Refutation | None:
+        """A proof, if there is one; raises _TooLongError."""
         self._expand()
         self._connect()
         empty = self._solve(self._domains)
-        if empty is not None:
-            falls = self._relevant(f for o in self._domains[empty] for f in (self._fallen[o],))
-            wants = {f.want: None for f in falls if f.want is not None}
-            return Refutation(tuple(wants), empty, tuple(falls), self._domains)
-        found = {name: self._decided(name) for name in self._domains}
-        if any(n not in self._domains for o in found.values() for n, _ in o.requires):
-            raise _given_up()
-        return found
-
-    def _decided(self, name: str) -> Option:
-        """What is left for a name once every name is decided that must be there."""
-        absent = self._options.absent(name)
-        return self._left(name)[0] if absent in self._fallen else absent
+        if empty is None:
+            return None
+        falls = self._relevant(f for o in self._domains[empty] for f in (self._fallen[o],))
+        wants = {f.want: None for f in falls if f.want is not None}
+        return Refutation(tuple(wants), empty, tuple(falls), self._domains)
 
     def _left(self, name: str) -> list[Option]:
         return [o for o in self._domains[name] if o not in self._fallen]
@@ -118,10 +118,8 @@ class _Refuter:
         queue = deque(dict.fromkeys(w.key for w in self._wants))
         while queue:
             name = queue.popleft()
-            if name in self._domains:
+            if name in self._domains or name not in self._names:
                 continue
-            if len(self._domains) >= MAX_NAMES:
-                return
             self._domains[name] = self._domain(name)
             self._open[name] = len(self._domains[name])
             for option in self._domains[name]:
@@ -198,9 +196,9 @@ class _Refuter:
         self._open[option.name] -= 1
 
     def _clash(self, a: Option, b: Option) -> Clash | None:
-        self._options.shelf.comparisons += 1
-        if self._options.shelf.comparisons > MAX_COMPARISONS:
-            raise _given_up()
+        self._comparisons += 1
+        if self._comparisons > MAX_COMPARISONS:
+            raise _TooLongError
         if (a, b) not in self._clashes:
             self._clashes[a, b] = self._options.clash(a, b)
         return self._clashes[a, b]
@@ -301,10 +299,3 @@ class _Refuter:
                 found[fall] = None
                 queue += fall.because
         return sorted(found, key=lambda f: f.number)
-
-
-def _given_up() -> ResolutionError:
-    return ResolutionError(
-        "gave up looking for versions that go together: there are too many possibilities",
-        hint="ask for exact versions, as `NAME@=1.2.0`",
-    )

@@ -7,7 +7,7 @@ with, and on the names it provides. A name that is only refused or provided stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from resolvelib.resolvers.criterion import Criterion
     from resolvelib.structs import RequirementInformation
 
-MAX_CONFLICTS = 20
-"""Wrong choices to go back on. Where there are more, narrowing down all choices (`refute`) is the
-faster way to an answer."""
 MAX_ROUNDS = 10_000
 
 
@@ -31,15 +28,15 @@ def search(options: Options, wants: Sequence[Want]) -> dict[str, Option] | None:
     """Choose an option for every name that the wants lead to.
 
     Returns:
-        Name -> a version, for the packs that the wants need; None where no choice was found, which
-        does not yet mean that there is none.
+        Name -> a version, for the packs that the wants need; None where the first choice for some
+        name leads nowhere. Then `learn` goes on, for resolvelib learns nothing from a wrong turn.
     """
     # not `Resolver`: to leave out what nothing leads to, it follows requirements upwards, and comes
     # to no end in a circle that a changed choice has cut off (resolvelib 1.2.1, `_build_result`)
-    resolution = _Resolution(_Provider(options), _Patience())
+    resolution = _Resolution(_Provider(options), _OneWay())
     try:
         state = resolution.resolve(wants, max_rounds=MAX_ROUNDS)
-    except (ResolutionImpossible, ResolutionTooDeep, _OutOfPatienceError):
+    except (ResolutionImpossible, ResolutionTooDeep, _WrongTurnError):
         return None
     return reached(wants, state.mapping)
 
@@ -66,25 +63,33 @@ def reached(wants: Iterable[Want], mapping: Mapping[str, Option]) -> dict[str, O
 _LAST = 5
 
 
-def _blamed(causes: Sequence[RequirementInformation[Want, Option]]) -> set[str]:
-    """The names in the conflict that was met last."""
-    names = {c.requirement.key for c in causes}
-    return names | {c.parent.name for c in causes if c.parent is not None}
+def turn(options: Options, name: str) -> int:
+    """When a name is decided: what was asked for first, what only others provide last."""
+    if name in options.asked:
+        return 0
+    record = options.problem.installed.get(name)
+    if record is not None:
+        return 2 if record.auto else 1
+    return 3 if options.packs(name) else 4
 
 
-class _OutOfPatienceError(Exception):
+def at_hand_first(ranked: Sequence[Option], there: Container[str]) -> Sequence[Option]:
+    """The options of a name, best first, where some packs are there anyway: of packs in place of
+    the name those come before others."""
+    if not ranked or ranked[0].via is None or ranked[0].replacing is not None:
+        return ranked
+    return sorted(ranked, key=lambda o: o.via not in there)
+
+
+class _WrongTurnError(Exception):
     pass
 
 
-class _Patience(BaseReporter[Want, Option, str]):
-    """Counts the choices that were gone back on."""
-
-    conflicts = 0
+class _OneWay(BaseReporter[Want, Option, str]):
+    """Goes back on no choice."""
 
     def resolving_conflicts(self, causes: Collection[RequirementInformation[Want, Option]]) -> None:
-        self.conflicts += 1
-        if self.conflicts > MAX_CONFLICTS:
-            raise _OutOfPatienceError
+        raise _WrongTurnError
 
 
 class _Resolution(Resolution[Want, Option, str]):
@@ -93,7 +98,12 @@ class _Resolution(Resolution[Want, Option, str]):
 
     def __init__(self, provider: _Provider, reporter: BaseReporter[Want, Option, str]) -> None:
         super().__init__(provider, reporter)
+        self._provider = provider
         self._fitting: dict[str, tuple[Criterion[Want, Option], Option, bool]] = {}
+
+    def _attempt_to_pin_criterion(self, name: str) -> list[Criterion[Want, Option]]:
+        self._provider.chosen = self.state.mapping
+        return super()._attempt_to_pin_criterion(name)
 
     def _is_current_pin_satisfying(self, name: str, criterion: Criterion[Want, Option]) -> bool:
         pin = self.state.mapping.get(name)
@@ -113,6 +123,8 @@ class _Provider(AbstractProvider[Want, Option, str]):
         self._wants: dict[Option, tuple[Want, ...]] = {}
         self._met: dict[tuple[Want, Option], bool] = {}
         self._bases: dict[str, Option] = {}
+        self.chosen: Mapping[str, Option] = {}
+        """What is chosen when a name is decided."""
         names = list(options.problem.bases.values())
         self._shared_bases = {n for n in names if names.count(n) > 1}
 
@@ -128,10 +140,9 @@ class _Provider(AbstractProvider[Want, Option, str]):
         backtrack_causes: Sequence[RequirementInformation[Want, Option]],
     ) -> Iterable[str]:
         # to the one name that is to be decided next, the first of those that rank alike
-        blamed = _blamed(backtrack_causes)
         best, best_rank = "", _LAST + 1
         for identifier in identifiers:
-            rank = self._rank(identifier, information, blamed)
+            rank = self._rank(identifier, information)
             if rank < best_rank:
                 best, best_rank = identifier, rank
                 if rank == 0:
@@ -146,25 +157,16 @@ class _Provider(AbstractProvider[Want, Option, str]):
         information: Mapping[str, Iterator[RequirementInformation[Want, Option]]],
         backtrack_causes: Sequence[RequirementInformation[Want, Option]],
     ) -> Any:
-        return self._rank(identifier, information, _blamed(backtrack_causes))
+        return self._rank(identifier, information)
 
     def _rank(
         self,
         identifier: str,
         information: Mapping[str, Iterator[RequirementInformation[Want, Option]]],
-        blamed: Collection[str],
     ) -> int:
-        """When a name is decided: what was asked for first."""
         if not any(i.requirement.positive for i in information[identifier]):
             return _LAST
-        if identifier in self._options.asked:
-            return 0
-        if identifier in blamed:
-            return 1
-        record = self._options.problem.installed.get(identifier)
-        if record is None:
-            return 4
-        return 3 if record.auto else 2
+        return turn(self._options, identifier)
 
     def find_matches(
         self,
@@ -197,9 +199,8 @@ class _Provider(AbstractProvider[Want, Option, str]):
         if own is not None:
             # before anything is looked up
             yield own
-        yield from (
-            o for o in options.ranked(name, stand_ins=self._open(name, positive)) if o is not own
-        )
+        ranked = options.ranked(name, stand_ins=self._open(name, positive))
+        yield from (o for o in at_hand_first(ranked, self.chosen) if o is not own)
         yield options.absent(name)
 
     def _open(self, name: str, wants: Sequence[Want]) -> bool:

@@ -86,6 +86,8 @@ class _Story:
 
     def lines(self) -> list[str]:
         """The sentences: what is wanted first, then pack by pack, as one leads to the other."""
+        if not self._proof.falls:
+            return ["the reasons are too many to tell"]
         return self._sorted(self._proof.falls)
 
     def _sorted(self, falls: Iterable[Fall]) -> list[str]:
