@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from registry_index import bundled
 from registry_index.summarising import rebuild
@@ -24,6 +25,10 @@ PACKS = 100_000
 VERSIONS = [f"{m}.{n}.0" for m, count in ((1, 4), (2, 3), (3, 3)) for n in range(count)]
 COMMON = 400
 """Packs that others like to require."""
+EVERY = 33
+"""One pack in so many provides a virtual name of each kind."""
+VIRTUAL = (("any", 600), ("some", 38))
+"""Kinds of virtual names, and how many there are: about 5 and 80 packs provide each."""
 BEHIND, STRICT = 0.03, 0.15
 """Shares of requirements that want the major version before, or exactly the same one."""
 DONE_FILE = ".finished"
@@ -45,9 +50,15 @@ def name_of(number: int) -> str:
     return f"{topic}-{word}-{number}"
 
 
-def _virtual(number: int) -> str:
-    """A name that about five packs provide, and none has."""
-    return f"any-{_word(number % 1000)}"
+def _provided(number: int) -> list[str]:
+    """What a pack provides: one of the names that few others provide too, or one of those that many
+    do. No pack has such a name itself."""
+    kind, place = number % EVERY, number // EVERY
+    return [_virtual(kind, place)] if kind < len(VIRTUAL) else []
+
+
+def _virtual(kind: int, place: int) -> str:
+    return f"{VIRTUAL[kind][0]}-{_word(place % VIRTUAL[kind][1])}"
 
 
 def _word(number: int) -> str:
@@ -55,7 +66,7 @@ def _word(number: int) -> str:
     return _SYLLABLES[number % count] + _SYLLABLES[number // count % count]
 
 
-def lines_of(number: int, fingerprint: str) -> Iterator[dict[str, object]]:
+def lines_of(number: int, fingerprint: str) -> Iterator[dict[str, Any]]:
     """The index lines of a pack, oldest first."""
     chance = random.Random(number)
     name = name_of(number)
@@ -64,8 +75,12 @@ def lines_of(number: int, fingerprint: str) -> Iterator[dict[str, object]]:
     many = chance.choice((0, 1, 2, 3, 3)) if number > 1 else 0
     needs = {_needed(number, chance): chance.random() for _ in range(many)}
     against = _needed(number, chance) if number > 1 and chance.random() < 0.1 else None
-    stands_for = [_virtual(number // 33)] if number % 33 == 0 else []
-    virtual = {_virtual(chance.randrange(number // 33 + 1)): "*"} if chance.random() < 0.03 else {}
+    places = number // EVERY + 1
+    virtual = {
+        _virtual(kind, chance.randrange(places)): "*"
+        for kind in range(len(VIRTUAL))
+        if chance.random() < 0.03
+    }
     for place, version in enumerate(VERSIONS):
         major = int(version[0])
         before = max(1, major - 1)
@@ -95,7 +110,7 @@ def lines_of(number: int, fingerprint: str) -> Iterator[dict[str, object]]:
             "manifest": hashlib.sha256(f"{name} {version}".encode()).hexdigest(),
             "manifest_size": 2400,
             "name": name,
-            "provides": stands_for,
+            "provides": _provided(number),
             "published": f"2026-{1 + place:02d}-01T00:00:00Z",
             "recommends": {},
             "requires": requires,
@@ -103,6 +118,11 @@ def lines_of(number: int, fingerprint: str) -> Iterator[dict[str, object]]:
             "version": version,
             "yanked": place == 5 and number % 50 == 0,
         }
+
+
+def newest(number: int) -> dict[str, Any]:
+    """The index line of a pack's newest version."""
+    return list(lines_of(number, ""))[-1]
 
 
 def _needed(number: int, chance: random.Random) -> int:

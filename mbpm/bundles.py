@@ -97,6 +97,9 @@ class BundleCatalogue:
         lines = [p.line for _, p in self._packs()]
         return sorted({x.name for x in lines if name in (*x.provides, *x.replaces)})
 
+    def prefetch(self, names: Sequence[str]) -> None:
+        """As `Catalogue.prefetch`: everything is here."""
+
     def find(self, record: InstalledPack) -> Candidate | None:
         """The very version a record names."""
         for bundle, pack in self._packs():

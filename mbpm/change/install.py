@@ -216,6 +216,8 @@ def _solve(
             return [installed[name].candidate]
         return catalogue.candidates(name)
 
+    new = {r.name for r in goal.requests if r.pinned is None} - installed.keys()
+    catalogue.prefetch(sorted((new | goal.upgrade) - own))
     requests = tuple(_again(r, before, catalogue) if goal.reinstall else r for r in goal.requests)
     bases = {o.card.fingerprint: o.card.name for o in catalogue.bases()}
     bases |= {b.fingerprint: b.name for b in before.bases}

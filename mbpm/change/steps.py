@@ -45,6 +45,9 @@ class Offers(Supply, Protocol):
     def providers(self, name: str) -> Sequence[str]:
         """Names of packs of which some version provides or replaces a name."""
 
+    def prefetch(self, names: Sequence[str]) -> None:
+        """Get ready for `candidates` of these packs and of what they require, all at once."""
+
 
 @dataclass(frozen=True)
 class PackStep:

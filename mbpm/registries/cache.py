@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from mbpm.files import remove
 from specs.errors import MbpmError
 
-LAYOUT = 1
+LAYOUT = 2
 FILE = "index.sqlite"
 BUSY_SECONDS = 30.0
 
@@ -34,6 +34,7 @@ CREATE TABLE packs (
 CREATE INDEX packs_page ON packs (page);
 CREATE INDEX packs_shown ON packs (name) WHERE NOT yanked;
 CREATE TABLE provides (name TEXT, pack TEXT, PRIMARY KEY (name, pack)) WITHOUT ROWID;
+CREATE INDEX provides_pack ON provides (pack);
 CREATE TABLE problems (page INTEGER NOT NULL, name TEXT, message TEXT NOT NULL);
 CREATE TABLE bases (name TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE files (

@@ -10,7 +10,7 @@ from inline_snapshot import snapshot
 from mbpm.resolver import Installed, resolve
 from specs.errors import IntegrityError, MbpmError, NotFoundError, ResolutionError
 from specs.versions import Requirement, Version
-from tests.support.universe import ELSEWHERE, NOWHERE, OLDER, pack, problem
+from tests.support.universe import ELSEWHERE, NOWHERE, OLDER, pack, problem, several
 
 
 def refusal(kind: type[MbpmError], *arguments: Any, **options: Any) -> str:
@@ -18,10 +18,6 @@ def refusal(kind: type[MbpmError], *arguments: Any, **options: Any) -> str:
         resolve(problem(*arguments, **options))
     assert type(caught.value) is kind
     return f"{caught.value.message}\nhint: {caught.value.hint}"
-
-
-def several(name: str, *versions: str, **changes: Any) -> list[Any]:
-    return [pack(name, v, **changes) for v in versions]
 
 
 def test_no_such_version() -> None:

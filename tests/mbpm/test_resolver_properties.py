@@ -8,91 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbpm.catalogue import Candidate
-from mbpm.resolver import Installed, Problem, resolve
-from specs.errors import MbpmError
-from specs.versions import Requirement
-from tests.support.rules import broken, every_choice, needed
-from tests.support.universe import ELSEWHERE, HERE, OLDER, pack, problem, versions
-
-NAMES = ["a", "b", "c", "d"]
-VIRTUAL = ["v", "w"]
-VERSIONS = ["1.0.0", "1.1.0", "2.0.0", "2.1.0-rc.1"]
-REQUIREMENTS = ["*", "*", "1", "2", "^1.1", "<2", ">=1.1", "=1.0.0", ">=2.1.0-rc.1"]
-
-
-def universe(rng: random.Random) -> list[Candidate]:
-    """Two to four names in a few versions, with relations among them and two virtual names."""
-    names = NAMES[: rng.choice([2, 3, 4, 4])]
-    offers = []
-
-    def some(chance: float, among: list[str]) -> dict[str, str]:
-        return {n: rng.choice(REQUIREMENTS) for n in among if rng.random() < chance}
-
-    for name in names:
-        others = [n for n in NAMES if n != name]
-        for version in rng.sample(VERSIONS, rng.randint(1, 3)):
-            offers.append(
-                pack(
-                    name,
-                    version,
-                    rng.choice([HERE] * 8 + [OLDER, ELSEWHERE]),
-                    requires=some(0.3, others) | some(0.15, VIRTUAL),
-                    recommends=some(0.1, others),
-                    conflicts=some(0.1, others) | some(0.05, VIRTUAL),
-                    provides=tuple(n for n in VIRTUAL if rng.random() < 0.2),
-                    replaces=some(0.06, others),
-                    yanked=rng.random() < 0.1,
-                )
-            )
-    return offers
-
-
-def home(rng: random.Random, offers: list[Candidate]) -> list[Installed]:
-    """Some packs that go together, a few of them held or pinned."""
-    free = problem(offers)
-    good = [c for c in every_choice(free, offers) if c and not broken(free, c)]
-    if not good or rng.random() < 0.3:
-        return []
-    return [
-        Installed(
-            candidate,
-            auto=rng.random() < 0.4,
-            held=rng.random() < 0.15,
-            pin=Requirement(rng.choice(REQUIREMENTS)) if rng.random() < 0.15 else None,
-        )
-        for candidate in rng.choice(good).values()
-    ]
-
-
-def answer(asked: Problem) -> dict[str, Candidate] | None:
-    try:
-        return dict(resolve(asked).packs)
-    except MbpmError:
-        return None
-
-
-@st.composite
-def situations(draw: st.DrawFn) -> tuple[random.Random, list[Candidate], list[Installed]]:
-    rng = random.Random(draw(st.integers(0, 2**32)))
-    offers = universe(rng)
-    return rng, offers, home(rng, offers)
-
-
-def wishes(rng: random.Random, offers: list[Candidate]) -> list[str]:
-    names = sorted({c.line.name for c in offers})
-    return [
-        n if rng.random() < 0.5 else f"{n}@{rng.choice(REQUIREMENTS)}"
-        for n in rng.sample(names, rng.randint(1, min(3, len(names))))
-    ]
-
-
-def check(asked: Problem, offers: list[Candidate]) -> None:
-    found = answer(asked)
-    if found is None:
-        for choice in every_choice(asked, offers):
-            assert not needed(asked, choice) or broken(asked, choice), versions(choice)
-    else:
-        assert not broken(asked, found)
+from mbpm.resolver import Installed, resolve
+from tests.support.rules import broken
+from tests.support.situations import answer, check, learned, situations, universe, wishes
+from tests.support.universe import problem, versions
 
 
 @settings(max_examples=100, deadline=None)
@@ -109,6 +28,32 @@ def test_a_solution_is_found_exactly_where_there_is_one(
         prereleases=rng.random() < 0.2,
     )
     check(asked, offers)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32))
+def test_where_nearly_everything_clashes(seed: int) -> None:
+    rng = random.Random(seed)
+    offers = universe(rng, crowded=True)
+    asked = problem(offers, *wishes(rng, offers), recommends=False)
+    check(asked, offers)
+    for packs in (answer(asked), learned(asked)):
+        for name in packs or ():
+            for offer in offers:
+                if offer.line.name == name and offer.version > packs[name].version:
+                    assert broken(asked, {**packs, name: offer}), "it could be newer"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32))
+def test_the_order_of_what_is_on_offer_changes_nothing(seed: int) -> None:
+    rng = random.Random(seed)
+    offers = universe(rng, crowded=True)
+    wanted = wishes(rng, offers)
+    asked = problem(offers, *wanted)
+    again = problem(rng.sample(offers, len(offers)), *wanted)
+    for way in (answer, learned):
+        assert versions(way(asked) or {}) == versions(way(again) or {})
 
 
 @settings(max_examples=100, deadline=None)

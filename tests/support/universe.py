@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from mbpm.catalogue import Candidate
 from mbpm.resolver import Installed, Problem, Request, Solution, resolve
-from specs.errors import NotFoundError
+from specs.errors import MbpmError, NotFoundError
 from specs.index_line import IndexLine
 from specs.manifest import BaseRef
 from specs.versions import Requirement, Version
@@ -84,3 +87,22 @@ def versions(packs: Mapping[str, Candidate] | Solution) -> dict[str, str]:
 def choose(*arguments: Any, **options: Any) -> dict[str, str]:
     """Resolve and tell name -> version; arguments as `problem`."""
     return versions(resolve(problem(*arguments, **options)))
+
+
+def refused(kind: type[MbpmError], *arguments: Any, **options: Any) -> str:
+    """The message of an error of this very kind; arguments as `problem`."""
+    with pytest.raises(kind) as caught:
+        choose(*arguments, **options)
+    assert type(caught.value) is kind
+    return caught.value.message
+
+
+def several(name: str, *texts: str, **changes: Any) -> list[Candidate]:
+    """Versions of a pack that are alike."""
+    return [pack(name, text, **changes) for text in texts]
+
+
+def upgraded(offers: list[Candidate], *installed: Candidate | Installed, **options: Any) -> Problem:
+    """Upgrade everything that is installed."""
+    asked = problem(offers, installed=installed, **options)
+    return replace(asked, upgrade=frozenset(asked.installed))
