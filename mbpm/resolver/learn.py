@@ -50,7 +50,7 @@ class _Versions:
     name: str
     places: int
     old: bool
-    """Whether they are installed, and so may be with what else is installed."""
+    """Whether they may be with what else is installed."""
 
 
 class _Learner:
@@ -89,7 +89,7 @@ class _Learner:
                 return reached(self._wants, self._chosen())
             option = self._best(name)
             if not self._demand(option):
-                self._nogoods.decide(name, self._which(name, lambda o, best=option: o is best))
+                self._nogoods.decide(name, self._bit(option))
         raise ResolutionError(
             "gave up looking for versions that go together: there are too many possibilities",
             hint="ask for exact versions, as `NAME@=1.2.0`",
@@ -120,7 +120,11 @@ class _Learner:
         """The options of a name that are so."""
         return sum(1 << place for place, o in enumerate(self._domains[name]) if fits(o))
 
+    def _bit(self, option: Option) -> int:
+        return 1 << self._domains[option.name].index(option)
+
     def _old(self, option: Option) -> bool:
+        """Whether it may be with what else is installed, whatever the two say."""
         return option.installed and not self._options.problem.exact
 
     def _unwanted(self, want: Want) -> int:
@@ -144,30 +148,28 @@ class _Learner:
 
     def _demand(self, option: Option) -> bool:
         """Note what choosing an option demands; whether that was not known yet."""
-        options, name, old = self._options, option.name, self._old(option)
-        new = False
+        name, old, before = option.name, self._old(option), len(self._heard)
         if option.via is not None and option not in self._heard:
             self._heard.add(option)
-            self._open(option.via)
-            fits = self._which(
-                option.via, lambda o: options.can_stand(option, o) and options.opted_in(o)
-            )
-            self._nogoods.add((name, self._which(name, lambda o: o is option)), (option.via, ~fits))
-            new = True
+            self._stand(option, option.via)
         for other, wanted in option.requires:
-            if (name, other, wanted.text, old) in self._heard:
-                continue
-            self._heard.add((name, other, wanted.text, old))
-            self._open(other)
-            same = self._which(
-                name, lambda o, n=other, w=wanted: o.required.get(n) == w and self._old(o) == old
-            )
-            fits = self._which(
-                other, lambda o, w=wanted: options.satisfies(o, w) or (old and o.installed)
-            )
-            self._nogoods.add((name, same), (other, ~fits))
-            new = True
-        return new
+            if (name, other, wanted.text, old) not in self._heard:
+                self._heard.add((name, other, wanted.text, old))
+                self._require(name, other, wanted, old)
+        return len(self._heard) > before
+
+    def _stand(self, option: Option, via: str) -> None:
+        options = self._options
+        self._open(via)
+        fits = self._which(via, lambda o: options.can_stand(option, o) and options.opted_in(o))
+        self._nogoods.add((option.name, self._bit(option)), (via, ~fits))
+
+    def _require(self, name: str, other: str, wanted: Requirement, old: bool) -> None:
+        satisfies = self._options.satisfies
+        self._open(other)
+        same = self._which(name, lambda o: o.required.get(other) == wanted and self._old(o) == old)
+        fits = self._which(other, lambda o: satisfies(o, wanted) or (old and o.installed))
+        self._nogoods.add((name, same), (other, ~fits))
 
     # what cannot be together
 
@@ -208,7 +210,8 @@ class _Learner:
     def _exclude(self, by: _Versions, name: str, means: Callable[[Option], bool]) -> None:
         if by.name != name:
             rivals = self._which(name, lambda o: means(o) and not (by.old and self._old(o)))
-            self._nogoods.add((by.name, by.places), (name, rivals))
+            if rivals:
+                self._nogoods.add((by.name, by.places), (name, rivals))
 
     def _note_bases(self, name: str) -> None:
         """Note which bases versions were made for: of those with one name, only one can be there,
@@ -217,8 +220,8 @@ class _Learner:
         for place, option in enumerate(self._domains[name]):
             if option.candidate is not None:
                 fingerprint = option.candidate.line.base.fingerprint
-                key = (self._options.base_name(option), fingerprint, self._old(option))
-                groups[key] = groups.get(key, 0) | 1 << place
+                group = (self._options.base_name(option), fingerprint, self._old(option))
+                groups[group] = groups.get(group, 0) | 1 << place
         for (base, fingerprint, old), places in groups.items():
             known = self._bases.setdefault(base, {})
             known.setdefault(fingerprint, 2 << len(known))
@@ -228,7 +231,8 @@ class _Learner:
                 key = f"base {base}"
                 if key not in self._nogoods.left:
                     self._nogoods.open(key, -1, -1)
-                for by, print in users:
-                    fits = known[print] | (1 if by.old else 0)
+                for by, made_for in users:
+                    # the bit of no base in particular is there for what is installed
+                    fits = known[made_for] | int(by.old)
                     self._nogoods.add((by.name, by.places), (key, ~fits))
                 users.clear()

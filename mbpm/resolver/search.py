@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep
 from resolvelib.resolvers import Resolution
+from resolvelib.resolvers.criterion import Criterion
 
 from mbpm.resolver.option import Option, unversioned
 from mbpm.resolver.options import Options
 from mbpm.resolver.wants import Want, allows
 
 if TYPE_CHECKING:
-    from resolvelib.resolvers.criterion import Criterion
     from resolvelib.structs import RequirementInformation
 
 MAX_ROUNDS = 10_000
@@ -98,11 +98,14 @@ class _Resolution(Resolution[Want, Option, str]):
 
     def __init__(self, provider: _Provider, reporter: BaseReporter[Want, Option, str]) -> None:
         super().__init__(provider, reporter)
-        self._provider = provider
         self._fitting: dict[str, tuple[Criterion[Want, Option], Option, bool]] = {}
 
     def _attempt_to_pin_criterion(self, name: str) -> list[Criterion[Want, Option]]:
-        self._provider.chosen = self.state.mapping
+        # the candidates were put in order when the first demand was made
+        old = self.state.criteria[name]
+        if next(iter(old.candidates)).via is not None:
+            found = at_hand_first(list(old.candidates), self.state.mapping)
+            self.state.criteria[name] = Criterion(found, old.information, old.incompatibilities)
         return super()._attempt_to_pin_criterion(name)
 
     def _is_current_pin_satisfying(self, name: str, criterion: Criterion[Want, Option]) -> bool:
@@ -123,8 +126,6 @@ class _Provider(AbstractProvider[Want, Option, str]):
         self._wants: dict[Option, tuple[Want, ...]] = {}
         self._met: dict[tuple[Want, Option], bool] = {}
         self._bases: dict[str, Option] = {}
-        self.chosen: Mapping[str, Option] = {}
-        """What is chosen when a name is decided."""
         names = list(options.problem.bases.values())
         self._shared_bases = {n for n in names if names.count(n) > 1}
 
@@ -200,7 +201,7 @@ class _Provider(AbstractProvider[Want, Option, str]):
             # before anything is looked up
             yield own
         ranked = options.ranked(name, stand_ins=self._open(name, positive))
-        yield from (o for o in at_hand_first(ranked, self.chosen) if o is not own)
+        yield from (o for o in ranked if o is not own)
         yield options.absent(name)
 
     def _open(self, name: str, wants: Sequence[Want]) -> bool:

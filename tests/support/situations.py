@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import AbstractContextManager
 from unittest.mock import patch
 
 from hypothesis import strategies as st
@@ -74,9 +75,14 @@ def answer(asked: Problem) -> dict[str, Candidate] | None:
         return None
 
 
+def learning_alone() -> AbstractContextManager[object]:
+    """Without trying first whether the best choices go together."""
+    return patch("mbpm.resolver.search.search", return_value=None)
+
+
 def learned(asked: Problem) -> dict[str, Candidate] | None:
-    """As `answer`, but without trying first whether the best choices go together."""
-    with patch("mbpm.resolver.search.search", return_value=None):
+    """As `answer`, from `learning_alone`."""
+    with learning_alone():
         return answer(asked)
 
 
