@@ -121,3 +121,21 @@ def test_a_contradiction_of_many_is_told_in_few_words() -> None:
     ]
     told = refused(ResolutionError, offers, "a", "b", *others)
     assert told.splitlines()[1:-1] == ["  a 1.0.0 requires `c 1`", "  b 1.0.0 requires `c 2`"]
+
+
+@BOTH
+@pytest.mark.parametrize("wanted", [("a", "b"), ("b", "a")])
+def test_a_conflict_with_a_name_that_another_pack_provides(
+    ways: Any, wanted: tuple[str, str]
+) -> None:
+    offers = [
+        pack("a", "1.0.0"),
+        pack("a", "2.0.0", conflicts={"v": "*"}, provides=("v",)),
+        pack("b", "1.0.0"),
+        pack("b", "2.0.0", provides=("v",)),
+    ]
+    with ways():
+        assert choose(offers, "a") == {"a": "2.0.0"}
+        older = {wanted[0]: "2.0.0", wanted[1]: "1.0.0"}
+        assert choose(offers, *wanted) == older
+        assert "together" in refused(ResolutionError, offers, "a@2", "b@2")

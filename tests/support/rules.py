@@ -102,7 +102,8 @@ def _installed(problem: Problem, packs: Packs) -> Iterator[str]:
             if not (gone or (problem.removable and conflict)):
                 yield f"{name} went"
         elif pack is not None and not same(problem, pack):
-            if record.pin and not record.pin.admits(pack.version):
+            early = problem.prereleases
+            if record.pin and not record.pin.admits(pack.version, prereleases=early):
                 yield f"{name} is pinned"
             locked = problem.locked.get(name) == pack.line.manifest
             free = problem.requests or problem.exact or locked
