@@ -51,12 +51,14 @@ class TrainingConfig(Contract):
     """Stop after so many looks at the held-out rows that brought nothing better; 0 never stops."""
     looks: Annotated[int, Field(ge=1, le=1000)] = 1
     """Looks at the held-out rows in an epoch."""
+    objective: Literal["auto", "answers", "preference"] = "auto"
+    """`auto`: preference where every example is a pair."""
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1
     """With preference pairs: how dear leaving the base is (Rafailov et al., arXiv 2305.18290)."""
 
     _late: ClassVar[tuple[str, ...]] = (
         "schedule", "rslora", "lora_plus", "init", "projections", "weight_decay", "patience",
-        "looks", "beta",
+        "looks", "objective", "beta",
     )  # fmt: skip
 
     @property

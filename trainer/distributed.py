@@ -22,15 +22,31 @@ class World:
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("gloo")
 
+    @classmethod
+    def alone(cls) -> World:
+        """This process by itself, for what every process does."""
+        made = cls.__new__(cls)
+        made.size, made.rank = 1, 0
+        return made
+
     @property
     def main(self) -> bool:
         """Whether this process is the one that writes and talks."""
         return self.rank == 0
 
-    def close(self) -> None:
-        """Leave the others."""
+    def finish(self) -> None:
+        """Wait for the others, and leave them."""
         if self.size > 1 and dist.is_initialized():
+            dist.barrier()
             dist.destroy_process_group()
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is set on any process."""
+        if self.size == 1:
+            return flag
+        noted = torch.tensor([int(flag)])
+        dist.all_reduce(noted, dist.ReduceOp.MAX)
+        return bool(noted)
 
     def gather(self, own: Sequence[torch.Tensor], count: int) -> list[torch.Tensor]:
         """Vectors of equal length of all processes, `count` in all: number i is process i % size's.

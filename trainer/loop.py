@@ -53,6 +53,10 @@ class StepReport:
     gradient_norm: float = 0.0
 
 
+class NotANumberError(MbpmError):
+    """The loss is not a number any more."""
+
+
 Reporter = Callable[[StepReport], None]
 
 
@@ -129,7 +133,7 @@ def fit(
     The adapter with the lowest held-out loss is kept.
 
     Raises:
-        MbpmError: the loss is not a number any more.
+        NotANumberError: the loss is none any more.
         UsageError: `checkpoints` belongs to another run.
         DoesNotFitError: too little memory, or disk for a checkpoint.
         KeyboardInterrupt: the run was asked to stop; a checkpoint stands.
@@ -237,7 +241,7 @@ class _Fit(Generic[Items]):
                 self.adapter.flat.values(), config.max_gradient_norm
             )
             if not torch.isfinite(norm) or loss != loss:
-                raise MbpmError(
+                raise NotANumberError(
                     f"the loss is not a number at step {step + 1}",
                     hint=f"a smaller `--learning-rate` than {config.learning_rate:g} usually helps",
                 )
@@ -246,7 +250,7 @@ class _Fit(Generic[Items]):
             p.losses.append(loss)
             tokens += sum(item.size for item in batch)
             held_out = self._look(steps, made.parts) if look else None
-            asked = interrupted()
+            asked = self.world.any(interrupted())
             if asked or look or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self._save(LAST, checkpoint.optimizer_tensors(self.adapter, self.optimizer))
                 saved = time.monotonic()

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from runtime.adapter import Adapter
 from runtime.canaries import MAX_PROMPT_CHARACTERS, record
 from runtime.chat_format import ChatFormat
-from runtime.gguf_file import model_config, open_gguf
-from runtime.model import Model
-from runtime.quant import DequantLinear
 from runtime.tokenizer import Tokenizer
-from runtime.torch_engine import TorchEngine, pick_device
+from runtime.torch_engine import TorchEngine
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.evals import Evals
 from specs.manifest import AdapterInfo, BaseRef, DataSource
 from specs.names import Name
 from specs.pack_toml import PackToml
-from trainer.batches import encode_all
 from trainer.config import TrainingConfig
 from trainer.data.example import Example
-from trainer.device import compute_type
 from trainer.evaluate import evaluate
-from trainer.loop import StepReport, train
+from trainer.loop import StepReport
 from trainer.pack_folder import to_half, write_pack_folder
 from trainer.routing import make_routing, read_base_routing
+from trainer.training import Means, train_adapter
 
 CANARIES = 3
-WATCHED = 256
-"""Held-out rows whose loss picks the best epoch; all of them are evaluated at the end."""
 
 
 class Reporter(Protocol):
@@ -77,8 +69,12 @@ def make_pack(
     reporter: Reporter,
     *,
     device: str = "auto",
+    means: Means | None = None,
 ) -> Made:
     """Make a pack folder in `output`; checkpoints stand in `output/checkpoints`.
+
+    Args:
+        means: with what it is trained; by default on `device` with all that is free.
 
     Raises:
         UsageError: unusable data or settings, or checkpoints of another run.
@@ -90,26 +86,10 @@ def make_pack(
     base_routing = read_base_routing(base_dir)
     tokenizer = Tokenizer.from_gguf(weights)
     chat = ChatFormat.from_gguf(weights, tokenizer)
-    encode = partial(
-        encode_all, chat=chat, activation=config.activation, max_length=config.max_length
+    result, watched = train_adapter(
+        base_dir, training, held_out, config, output, reporter, means or Means(device)
     )
-    rows, watched = encode(training), encode(held_out)
-    watched = random.Random(config.seed).sample(watched, min(len(watched), WATCHED))
-    torch_device = pick_device(device)
-    dtype = compute_type(torch_device)
-    reporter.stage("loading the base")
-    model = Model(
-        (file := open_gguf(weights)),
-        model_config(file),
-        torch_device,
-        partial(DequantLinear, device=torch_device, dtype=dtype),
-    )
-    reporter.stage("training")
-    result = train(model, card, rows, watched, config, output / "checkpoints", reporter.step)
     shipped = to_half(result.tensors)
-
-    del model
-
     engine = TorchEngine(base_dir, device=device)
     info = AdapterInfo(
         activation=config.activation,
@@ -131,7 +111,7 @@ def make_pack(
         seed=config.seed,
         metrics=metrics,
         routing=routing_eval,
-        notes=_notes(len(watched), config.epochs),
+        notes=_notes(watched, len(result.looks)),
     )
     reporter.stage("recording canaries")
     described = PackToml(
@@ -150,11 +130,11 @@ def make_pack(
     return Made(described, evals)
 
 
-def _notes(watched: int, epochs: int) -> tuple[str, ...]:
-    """What a reader of the evals must know: rows that chose an epoch flatter it a little."""
-    if epochs == 1:
+def _notes(watched: int, looks: int) -> tuple[str, ...]:
+    """What a reader of the evals must know: rows that chose an adapter flatter it a little."""
+    if looks == 1:
         return ()
-    return (f"{watched} of the held-out rows also chose the best of {epochs} epochs.",)
+    return (f"{watched} of the held-out rows also chose the best of {looks} adapters.",)
 
 
 def canary_prompts(examples: Sequence[Example]) -> list[str]:

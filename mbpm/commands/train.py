@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from mbpm import training_options as options
 from specs.errors import NotFoundError, UsageError
 from specs.manifest import DataSource
 from specs.names import check_name
@@ -81,7 +83,22 @@ def command(
     max_length: Annotated[
         int | None, typer.Option(help="Tokens per example [default: 512]")
     ] = None,
+    schedule: options.Schedule = None,
+    warmup: options.Warmup = None,
+    rslora: options.RsLora = None,
+    lora_plus: options.LoraPlus = None,
+    init: options.Init = None,
+    target: options.Target = None,
+    weight_decay: options.WeightDecay = None,
+    patience: options.Patience = None,
+    looks: options.Looks = None,
+    objective: options.ObjectiveOption = None,
+    beta: options.Beta = None,
+    auto: options.Auto = False,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
+    memory: options.Memory = None,
+    threads: options.Threads = None,
+    tensorboard: options.TensorBoard = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train")] = "auto",
     knowledge: Annotated[
         bool,
@@ -108,6 +125,17 @@ def command(
         "learning_rate": learning_rate,
         "batch_tokens": batch_tokens,
         "max_length": max_length,
+        "schedule": schedule,
+        "warmup": warmup,
+        "rslora": rslora,
+        "lora_plus": lora_plus,
+        "init": init,
+        "projections": tuple(target) if target else None,
+        "weight_decay": weight_decay,
+        "patience": patience,
+        "looks": looks,
+        "objective": objective,
+        "beta": beta,
         "seed": seed,
     }
     changes = {k: v for k, v in changes.items() if v is not None}
@@ -126,7 +154,13 @@ def command(
         spec = _recipe_spec(made_from)
         config = _config({**made_from.training.model_dump(), **changes})
         split = fetch_data(state, made_from)
-        base = base or made_from.base
+        if base not in (None, made_from.base):
+            raise UsageError(
+                f"recipe `{made_from.name}` is for the base `{made_from.base}`, not `{base}`: what "
+                "it makes would be another pack",
+                hint="leave out `--base`, or copy the recipe and change its `base` and `name`",
+            )
+        base = made_from.base
     else:
         assert data
         if domain is None:
@@ -149,11 +183,22 @@ def command(
         raise NotFoundError(f"base `{base}` is not installed", hint=f"`mbpm base install {base}`")
 
     from trainer.make_pack import make_pack
+    from trainer.training import Means, default_rate, search
 
+    limit = None if memory is None else options.parse_memory(memory)
+    means = Means.of(device, memory=limit, cores=threads, tensorboard=tensorboard)
+    if os.environ.get("RANK", "0") != "0":
+        state.out.mode = "quiet"  # torchrun: the main process does the talking
+    if "learning_rate" not in changes and recipe is None:
+        config = config.model_copy(update=default_rate([*training, *held], config))
     state.out.note(
         f"{len(training):,} examples to train on, {len(held):,} held out, base {installed.name}"
     )
     with _Progress(state.out) as progress:
+        if auto:
+            base_dir = state.home.base_dir(installed)
+            fixed = changes.keys() & {"learning_rate", "rank"}
+            config = search(base_dir, training, held, config, fixed, folder, progress, means)
         made = make_pack(
             state.home.base_dir(installed),
             spec,
@@ -163,6 +208,7 @@ def command(
             folder,
             progress,
             device=device,
+            means=means,
         )
     if passages:
         from specs.manifest import KNOWLEDGE_FILE

@@ -73,7 +73,7 @@ def test_the_folder_holds_a_pack_that_is_what_was_measured(
     assert metric.name == "response_perplexity"
     assert metric.gain_low > 0, "training on a quarter of these rows must help on the others"
     (note,) = result.evals.notes
-    assert "held-out rows also chose the best of 3 epochs" in note
+    assert "held-out rows also chose the best of 3 adapters" in note
     assert note in (tmp_path / "legal" / README_FILE).read_text("utf-8")
     assert read_pack_toml(tmp_path / "legal") == result.pack
     evals = (tmp_path / "legal" / EVALS_FILE).read_bytes()

@@ -1,0 +1,94 @@
+"""The plan keeps within the memory it is given, as estimated and as the system counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.processes import peak_resident
+from runtime.engine import ModelConfig
+from specs.errors import DoesNotFitError
+from trainer.memory import Plan, Sizes, plan
+
+SMALL = ModelConfig("llama", 30, 576, 1536, 9, 3, 64, 49152, 2048, 1e5, 1e-5, False)
+SIZES = Sizes(
+    model=SMALL,
+    item=2,
+    ranks=56,
+    parameters=2_440_000,
+    step_tokens=2048,
+    step_prompts=2048,
+    row_tokens=512,
+    prompt_tokens=200_000,
+    resident=420_000_000,
+    workers=2,
+)
+GB = 1_000_000_000
+
+
+def made(budget: float, sizes: Sizes = SIZES, epochs: int = 3, disk: int = 0) -> Plan:
+    return plan(sizes, int(budget), disk, epochs)
+
+
+def test_less_memory_first_forgets_prompts_then_cuts_steps_then_runs_layers_twice() -> None:
+    plenty = made(20 * GB)
+    assert (plenty.parts, plenty.recompute, plenty.kept) == (2, False, 200_000)
+    budgets = [20 * GB - i * 50_000_000 for i in range(400)]
+    plans = []
+    for budget in budgets:
+        try:
+            plans.append(made(budget))
+        except DoesNotFitError:
+            break
+    ways = [(p.recompute, p.parts) for p in plans]
+    assert ways == sorted(ways)
+    assert {recompute for recompute, _ in ways} == {False, True}
+    assert len(set(ways)) > 3
+
+
+def test_what_memory_has_no_room_for_goes_to_the_disk_and_the_rest_is_read_again() -> None:
+    tight = made(1.8 * GB, disk=GB)
+    assert 0 <= tight.kept < 200_000
+    assert 0 < tight.spilled <= 200_000 - tight.kept
+    assert made(20 * GB, epochs=1).kept == 0, "what is read once is not kept"
+
+
+@given(
+    budget=st.integers(1, 8 * GB),
+    workers=st.integers(1, 4),
+    rows=st.integers(16, 4096),
+    item=st.sampled_from([2, 4]),
+)
+def test_a_plan_fits_or_says_what_would(budget: int, workers: int, rows: int, item: int) -> None:
+    sizes = replace(SIZES, workers=workers, row_tokens=rows, item=item, step_tokens=max(2048, rows))
+    try:
+        assert made(budget, sizes).peak <= budget
+    except DoesNotFitError as error:
+        assert error.hint is not None
+        wanted = int(error.hint.split("`--memory ")[1].split("MB")[0]) * 1_000_000
+        assert wanted > budget
+        assert made(wanted, sizes).peak <= wanted
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs wait4")
+@pytest.mark.parametrize("megabytes", [900, 1300])
+def test_the_system_counts_no_more_than_was_allowed(
+    smollm2: Path, tmp_path: Path, megabytes: int
+) -> None:
+    data = tmp_path / "data.jsonl"
+    words = " ".join(f"word{i % 97}" for i in range(300))
+    rows = [{"prompt": f"{i} {words}", "response": f"{words} {i}"} for i in range(24)]
+    data.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    os.environ["OMP_NUM_THREADS"] = "2"
+    command = [sys.executable, "-m", "tests.support.train_script", str(smollm2), str(data)]
+    command += [str(tmp_path / "out"), "epochs=1", 'activation="full"', "batch_tokens=4096"]
+    command += ["max_length=1024", f"memory={megabytes * 1_000_000}"]
+    assert peak_resident(command) <= megabytes * 1_000_000
