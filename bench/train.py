@@ -51,10 +51,12 @@ def real_rows(state: State, base_dir: Path) -> Rows | None:
     from runtime.chat_format import ChatFormat
     from runtime.tokenizer import Tokenizer
     from trainer.batches import encode_all
-    from trainer.recipe import load_recipe
+    from trainer.recipe import load_recipe, recipe_folder
 
     try:
-        examples = fetch_data(state, load_recipe("medical")).train[:REAL_EXAMPLES]
+        examples = fetch_data(state, load_recipe("medical"), recipe_folder("medical")).train[
+            :REAL_EXAMPLES
+        ]
     except MbpmError:
         return None
     weights = base_dir / WEIGHTS_FILE

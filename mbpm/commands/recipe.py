@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mbpm.options import Sources
 
 if TYPE_CHECKING:
     from mbpm.state import State
 
 app = typer.Typer(
     add_completion=False,
-    help="List recipes, or show what one is made of. `mbpm train --recipe NAME` makes the pack.",
+    help="List recipes, show what one is made of, write one. `mbpm train --recipe NAME` makes the "
+    "pack.",
 )
 
 
@@ -78,7 +82,7 @@ def show(
         out.line(f"{source.name} {source.version}".rstrip())
         out.line(f"  licence    {source.license}")
         if isinstance(source, RecipeSource):
-            out.line(f"  from       {source.wheel} ({size(source.size)})")
+            out.line(f"  from       {source.place} ({size(source.size)})")
             out.line(f"  sha256     {source.sha256}")
         options = source.options.model_dump()
         told = ", ".join(f"{key} {value}" for key, value in options.items())
@@ -90,3 +94,64 @@ def show(
     for key, value in found.training.model_dump(exclude_none=True).items():
         out.line(f"  {key.replace('_', ' '):<20} {value}")
     out.result({"recipe": found.model_dump(mode="json"), "digest": found.digest()})
+
+
+@app.command("new")
+def new(
+    ctx: typer.Context,
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="What the pack is about")],
+    sources: Sources,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="[default: ./DOMAIN.toml]"),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", metavar="SPDX", help="Licence of the pack, and of data")
+    ] = "LicenseRef-unspecified",
+    base: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Base to train on [default: the installed]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, and of training")] = 0,
+) -> None:
+    """Write a recipe for data of your own: where each file is, its digest and its licence.
+
+    Whoever has the recipe can make the pack again, or find out that the data has changed.
+    Hyper-parameters go under `[training]`, as `mbpm recipe show` names them.
+
+    $ mbpm recipe new legal rulings/ hf:someone/lease --license CC-BY-4.0
+    $ mbpm train --recipe ./legal.toml
+    """
+    import tomli_w
+
+    from mbpm.training_data import opened, recipe_source
+    from specs.errors import UsageError
+    from trainer.recipe import Recipe
+
+    state: State = ctx.obj
+    target = output or Path(f"{domain}.toml")
+    if target.exists():
+        raise UsageError(f"{target}: is there already", hint="`--output FILE` names another")
+    described = []
+    for source in sources:
+        with opened(state, [source], licence) as found:
+            (record,) = found.sources
+            described += [recipe_source(f, record, target.absolute().parent) for f in found.files]
+    value = {
+        "format": 1,
+        "name": domain,
+        "version": "0.1.0",
+        "domain": domain,
+        "description": f"A pack about {domain}",
+        "license": licence,
+        "base": base or state.home.default_base().name,
+        "seed": seed,
+        "sources": described,
+        "training": {"seed": seed},
+    }
+    recipe = Recipe.from_object(value, str(target))
+    target.write_text(tomli_w.dumps(value, multiline_strings=False), encoding="utf-8")
+    state.out.line(f"{target}: {len(described):,} sources, digest {recipe.digest()}")
+    state.out.result({"file": str(target), "digest": recipe.digest(), "sources": len(described)})
+    # without a separator it would be taken for a name
+    place = target if len(target.parts) > 1 else f"./{target}"
+    state.out.hint(f"`mbpm train --recipe {place}`")

@@ -148,12 +148,12 @@ def command(
         raise UsageError("`--knowledge` goes with `--data`: a recipe names what its pack holds")
     if recipe is not None:
         from mbpm.recipes import fetch_data
-        from trainer.recipe import load_recipe
+        from trainer.recipe import load_recipe, recipe_folder
 
         made_from = load_recipe(recipe)
         spec = _recipe_spec(made_from)
         config = _config({**made_from.training.model_dump(), **changes})
-        split = fetch_data(state, made_from)
+        split = fetch_data(state, made_from, recipe_folder(recipe))
         if base not in (None, made_from.base):
             raise UsageError(
                 f"recipe `{made_from.name}` is for the base `{made_from.base}`, not `{base}`: what "

