@@ -119,6 +119,12 @@ def _profile(ctx: typer.Context, value: str | None) -> None:
         _set(ctx, profile=value)
 
 
+def _complete_profiles(ctx: typer.Context, incomplete: str) -> list[str]:
+    from mbpm.options import complete_profiles
+
+    return complete_profiles(ctx, incomplete)
+
+
 def _limit_rate(ctx: typer.Context, value: str | None) -> None:
     if value is not None:
         _set(ctx, limit_rate=value)
@@ -155,6 +161,7 @@ def _root(
             "--profile",
             callback=_profile,
             metavar="NAME",
+            autocompletion=_complete_profiles,
             help="Which of the home's profiles to work on (or set `MBPM_PROFILE`)",
         ),
     ] = None,

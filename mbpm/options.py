@@ -27,6 +27,27 @@ def complete_known(ctx: typer.Context, incomplete: str) -> list[str]:
     return available(ctx.obj.home, incomplete) + sorted(paths)
 
 
+def complete_bases(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of bases."""
+    from mbpm.registries.completion import bases
+
+    return bases(ctx.obj.home, incomplete)
+
+
+def complete_registries(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of configured registries."""
+    from mbpm.registries.completion import registries
+
+    return registries(ctx.obj.home, incomplete)
+
+
+def complete_profiles(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of profiles."""
+    from mbpm.registries.completion import profiles
+
+    return profiles(ctx.obj.home, incomplete)
+
+
 InstalledNames = Annotated[
     list[str],
     typer.Argument(metavar="NAME", help="Installed packs", autocompletion=complete_installed),
@@ -49,6 +70,7 @@ Registries = Annotated[
         "--registry",
         metavar="REGISTRY",
         help="A registry's name, directory or address, to look at first; may be repeated",
+        autocompletion=complete_registries,
     ),
 ]
 NoRecommends = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm.options import DryRun, Registries, Yes
+from mbpm.options import DryRun, Registries, Yes, complete_bases
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def list_bases(ctx: typer.Context, registry: Registries = None) -> None:
 @app.command("install")
 def install_base(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A base of `mbpm base list`")],
+    name: Annotated[
+        str, typer.Argument(help="A base of `mbpm base list`", autocompletion=complete_bases)
+    ],
     registry: Registries = None,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -94,7 +96,7 @@ def install_base(
 @app.command("remove")
 def remove_base(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="An installed base")],
+    name: Annotated[str, typer.Argument(help="An installed base", autocompletion=complete_bases)],
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -113,7 +115,10 @@ def remove_base(
 def verify_base(
     ctx: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Installed bases; all if none")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME", help="Installed bases; all if none", autocompletion=complete_bases
+        ),
     ] = None,
 ) -> None:
     """Check every byte of installed bases.

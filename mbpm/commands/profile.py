@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm.options import DryRun, Yes
+from mbpm.options import DryRun, Yes, complete_profiles
 from mbpm.state import State
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def list_profiles(ctx: typer.Context) -> None:
 @app.command("remove")
 def remove_profiles(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Profiles")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Profiles", autocompletion=complete_profiles)
+    ],
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mbpm.options import DryRun
+from mbpm.options import DryRun, complete_registries
 from mbpm.state import State
 from specs.registries import BUNDLED, DEFAULT_PRIORITY, MAX_PRIORITY
 
@@ -185,7 +185,12 @@ def _remote(state: State, known: Known, secret: str | None = None) -> RemoteRegi
 @app.command("remove")
 def remove(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A registry of `mbpm registry list`")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A registry of `mbpm registry list`", autocompletion=complete_registries
+        ),
+    ],
     dry_run: DryRun = False,
 ) -> None:
     """Remove a registry, its token and what is cached of it. Packs stay installed.
@@ -222,7 +227,12 @@ def remove(
 @app.command("priority")
 def priority(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A registry of `mbpm registry list`")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A registry of `mbpm registry list`", autocompletion=complete_registries
+        ),
+    ],
     number: Annotated[
         int, typer.Argument(metavar="N", min=0, max=MAX_PRIORITY, help="The higher one comes first")
     ],
@@ -304,7 +314,11 @@ def refresh(
     ctx: typer.Context,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Registries; all remote ones if none is named"),
+        typer.Argument(
+            metavar="NAME",
+            help="Registries; all remote ones if none is named",
+            autocompletion=complete_registries,
+        ),
     ] = None,
 ) -> None:
     """Ask remote registries what changed, and fetch that.

@@ -1,4 +1,4 @@
-"""Names of packs for the shell's completion: from what is on this machine, and fast.
+"""Names for the shell's completion: from what is on this machine, and fast.
 
 It asks no server, validates no more than it needs, and finds nothing rather than fail.
 """
@@ -22,13 +22,40 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 def installed(home: Home, prefix: str = "") -> list[str]:
     """Installed packs whose names begin so, sorted."""
+    return _recorded(home, "packs", prefix)
+
+
+def _recorded(home: Home, kind: str, prefix: str) -> list[str]:
     try:
         number = int(home.pointer.read_text("ascii"))
-        packs = json.loads(home.generation_path(number).read_bytes())["packs"]
-        names = {str(pack["name"]) for pack in packs}
+        entries = json.loads(home.generation_path(number).read_bytes())[kind]
+        names = {str(entry["name"]) for entry in entries}
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return sorted(n for n in names if n.startswith(prefix) and _NAME.fullmatch(n))
+
+
+def bases(home: Home, prefix: str = "") -> list[str]:
+    """Installed bases, and those of the bundled registry and of directories that begin so."""
+    found = set(_recorded(home, "bases", prefix))
+    for root in _folders(home.path):
+        names = (n.removesuffix(".json") for n in _names(root / "bases"))
+        found.update(n for n in names if n.startswith(prefix) and _NAME.fullmatch(n))
+    return sorted(found)
+
+
+def registries(home: Home, prefix: str = "") -> list[str]:
+    """Configured registries whose names begin so."""
+    return sorted(n for n in ("bundled", *_configured(home.path)) if n.startswith(prefix))
+
+
+def profiles(home: Home, prefix: str = "") -> list[str]:
+    """The home's profiles whose names begin so."""
+    try:
+        names = home.profiles()
+    except OSError:
+        return []
+    return [n for n in names if n.startswith(prefix) and _NAME.fullmatch(n)]
 
 
 def available(home: Home, prefix: str = "", limit: int = LIMIT) -> list[str]:
@@ -69,18 +96,22 @@ def _folders(home: Path) -> list[Path]:
     # found, not imported: that would take longer than all the rest
     spec = find_spec("registry_index")
     roots = [Path(spec.origin).parent / "bundled"] if spec and spec.origin else []
+    return roots + [Path(a) for a in _configured(home).values() if "://" not in a]
+
+
+def _configured(home: Path) -> dict[str, str]:
+    """Name -> address of configured registries."""
     try:
         text = (home / "registries.toml").read_text("utf-8")
     except (OSError, ValueError):
-        return roots
+        return {}
     import tomli
 
     try:
-        entries = tomli.loads(text)["registries"].values()
-        addresses = [str(entry["address"]) for entry in entries]
+        entries = tomli.loads(text)["registries"]
+        return {n: str(e["address"]) for n, e in entries.items() if _NAME.fullmatch(n)}
     except (ValueError, KeyError, TypeError, AttributeError):
-        return roots
-    return roots + [Path(a) for a in addresses if "://" not in a]
+        return {}
 
 
 def _listed(index: Path, prefix: str) -> Iterator[str]:

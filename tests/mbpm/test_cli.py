@@ -202,6 +202,20 @@ def test_shell_completion_knows_packs(cli: Cli, registry: Path, publish, tmp_pat
     assert offered == ["./alder", "./alder.mbpack"]
 
 
+def test_shell_completion_knows_bases_registries_and_profiles(
+    cli: Cli, registry: Path, publish
+) -> None:
+    publish("alpha")
+    cli.ok("registry", "add", "team", registry)
+    cli.ok("--profile", "work", "install", "alpha", "--yes")
+    assert completed("mbpm base install t", cli.home) == ["tiny"]
+    assert completed("mbpm base remove smol", cli.home) == ["smollm2-135m"]
+    assert completed("mbpm install alpha --registry ", cli.home) == ["bundled", "team"]
+    assert completed("mbpm registry remove t", cli.home) == ["team"]
+    assert completed("mbpm --profile w", cli.home) == ["work"]
+    assert completed("mbpm profile remove w", cli.home) == ["work"]
+
+
 @pytest.mark.parametrize("words", [["--version"], ["list"], ["search"], ["show", "alpha"]])
 def test_start_up_imports_nothing_heavy(
     cli: Cli, registry: Path, publish, words: list[str]
