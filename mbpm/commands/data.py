@@ -49,24 +49,40 @@ def inspect(
     """Tell what training data holds, and what is wrong with it.
 
     Counts, lengths in the base's tokens, rows that repeat others, languages, held-out rows that
-    leaked, and secrets and personal data, with the place of each. Nothing leaves this machine.
+    leaked, secrets and personal data, and malformed rows, with the place of each. Nothing leaves
+    this machine.
 
     $ mbpm data inspect chats.jsonl documents/
     $ mbpm data inspect train.jsonl --held-out test.jsonl --json
     """
     from mbpm.training_data import opened
+    from specs.errors import UsageError
     from trainer.data.inspection import inspect as look
     from trainer.data.reading import read_placed
 
     state: State = ctx.obj
     unit, lengths = _lengths(state, base)
+    bad: list[UsageError] = []
     with opened(state, sources) as data, opened(state, held_out or []) as held:
         files = len(data.files)
-        report = look(
-            read_placed(data.files), read_placed(held.files) if held_out else None, lengths, unit
-        )
+        rows = list(read_placed(data.files, bad=bad.append))
+        if not rows and bad:
+            raise bad[0]
+        report = look(rows, read_placed(held.files) if held_out else None, lengths, unit)
     _show(state.out, report, files, places)
-    state.out.result({"files": files, **report.document()})
+    document = {"files": files, "malformed": [b.message for b in bad], **report.document()}
+    if not bad:
+        state.out.result(document)
+        return
+    state.out.line(f"malformed rows: {len(bad):,}")
+    for error in bad[:places]:
+        state.out.line(f"  {error.message}")
+    raise UsageError(
+        f"{len(bad):,} row{'s' if len(bad) > 1 else ''} cannot be read, the first: "
+        f"{bad[0].message}",
+        hint=bad[0].hint,
+        details=document,
+    )
 
 
 def _lengths(state: State, name: str | None) -> tuple[str, Callable[[Example], tuple[int, int]]]:

@@ -64,6 +64,30 @@ def test_inspect_names_held_out_rows_that_leaked(cli: Cli, tmp_path: Path) -> No
     assert "1 of 2 held-out rows leaked" in report.err
 
 
+def test_inspect_names_every_malformed_row(cli: Cli, tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in pairs(20)]
+    lines[3], lines[7], lines[9] = "{oops", '{"prompt": "x"}', "[]"
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "b.csv").write_text("prompt,response\nq,r\nq\n")
+    result = cli("data", "inspect", tmp_path)
+    assert result.code == 2
+    assert "18 examples" in result.out
+    assert "malformed rows: 4\n" in result.out
+    for place in (
+        "a.jsonl: line 4: ",
+        "a.jsonl: line 8: ",
+        "a.jsonl: line 10: ",
+        "b.csv: line 3: ",
+    ):
+        assert place in result.out
+    assert "error: 4 rows cannot be read, the first: " in result.err
+    found = cli("data", "inspect", tmp_path, "--json").json
+    assert (len(found["malformed"]), found["examples"], found["error"]["exit_code"]) == (4, 18, 2)
+    (tmp_path / "a.jsonl").write_text("{oops")
+    (tmp_path / "b.csv").unlink()
+    assert "a.jsonl: line 1: expected a JSON object" in cli("data", "inspect", tmp_path).err
+
+
 def test_inspect_reads_standard_input(cli: Cli) -> None:
     for raw in (LEGAL.read_bytes(), b"question,answer\nWhat is rent?,Money\n"):
         stdin = io.TextIOWrapper(io.BytesIO(raw))

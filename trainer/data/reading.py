@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from specs.errors import UsageError
@@ -42,13 +42,16 @@ def read_files(files: Sequence[DataFile], group_by: str = "group") -> list[Examp
 
 
 def read_placed(
-    files: Sequence[DataFile], group_by: str = "group"
+    files: Sequence[DataFile],
+    group_by: str = "group",
+    bad: Callable[[UsageError], None] | None = None,
 ) -> Iterator[tuple[str, Example]]:
     """Examples with their places: file and line, row or section.
 
     Args:
         files: What to read.
         group_by: The field of a row that names its group.
+        bad: Told of every row that is malformed; without it the first one is raised.
 
     Raises:
         UsageError: as `read_dataset`; or there are more than `MAX_EXAMPLES`.
@@ -60,11 +63,20 @@ def read_placed(
             continue
         before = count
         for where, row in _rows(file):
-            for example in examples_of(row, where, group_by):
-                count += 1
-                if count > MAX_EXAMPLES:
-                    raise UsageError(f"{where}: there are more than {MAX_EXAMPLES:,} examples")
-                yield where, example
+            try:
+                if isinstance(row, UsageError):
+                    raise row
+                examples = examples_of(row, where, group_by)
+            except UsageError as error:
+                if bad is None:
+                    raise
+                bad(error)
+                before = -1
+                continue
+            count += len(examples)
+            if count > MAX_EXAMPLES:
+                raise UsageError(f"{where}: there are more than {MAX_EXAMPLES:,} examples")
+            yield from ((where, example) for example in examples)
         if count == before:
             raise UsageError(
                 f"{file.name}: is empty (expected {_EXPECTED.get(file.kind, 'rows')})",

@@ -25,8 +25,8 @@ SEPARATORS = (",", ";", "\t")
 _KNOWN = {*PROMPTS, *ANSWERS, "text", "chosen"}
 GZIP_MARK = b"\x1f\x8b"
 _SPACE = re.compile(r"[\s,]*")
-PlacedRow = tuple[str, Row]
-"""File and line (or row), for messages; the row."""
+PlacedRow = tuple[str, Row | UsageError]
+"""File and line (or row), for messages; the row, or why it is none, where the next may be one."""
 
 
 def json_lines(file: Path, name: str) -> Iterator[PlacedRow]:
@@ -42,13 +42,17 @@ def json_lines(file: Path, name: str) -> Iterator[PlacedRow]:
                 try:
                     value = json.loads(text)
                 except json.JSONDecodeError as error:
-                    raise UsageError(
-                        f"{where}: expected a JSON object and found {short(text)} "
-                        f"({error.msg}, column {error.colno})"
-                    ) from None
+                    yield (
+                        where,
+                        UsageError(
+                            f"{where}: expected a JSON object and found {short(text)} "
+                            f"({error.msg}, column {error.colno})"
+                        ),
+                    )
                 except RecursionError:
-                    raise UsageError(f"{where}: is nested too deeply") from None
-                yield where, _object(value, where)
+                    yield where, UsageError(f"{where}: is nested too deeply")
+                else:
+                    yield where, _object(value, where)
 
 
 def json_array(file: Path, name: str) -> Iterator[PlacedRow]:
@@ -98,9 +102,9 @@ def _skip(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _object(value: object, where: str) -> Row:
+def _object(value: object, where: str) -> Row | UsageError:
     if not isinstance(value, dict):
-        raise UsageError(f"{where}: expected a JSON object and found {what(value)}")
+        return UsageError(f"{where}: expected a JSON object and found {what(value)}")
     return value
 
 
@@ -124,18 +128,20 @@ def separated(file: Path, name: str, kind: str) -> Iterator[PlacedRow]:
                 if not header:
                     header = _header(cells, where)
                 elif cells:
-                    if len(cells) != len(header):
-                        raise UsageError(
-                            f"{where}: expected {len(header)} cells, as the header has, "
-                            f"found {len(cells)}",
-                            hint="a text with the separator or a line break in it stands in "
-                            "double quotes",
-                        )
-                    yield where, dict(zip(header, cells, strict=True))
+                    yield where, _cells(header, cells, where)
         except csv.Error as error:
             raise UsageError(
                 f"{name}: line {number - 1 + reader.line_num}: is not CSV ({error})"
             ) from None
+
+
+def _cells(header: list[str], cells: list[str], where: str) -> Row | UsageError:
+    if len(cells) != len(header):
+        return UsageError(
+            f"{where}: expected {len(header)} cells, as the header has, found {len(cells)}",
+            hint="a text with the separator or a line break in it stands in double quotes",
+        )
+    return dict(zip(header, cells, strict=True))
 
 
 def _delimiter(header: str) -> str:
