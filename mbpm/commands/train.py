@@ -320,15 +320,30 @@ class _Progress(AbstractContextManager["_Progress"]):
         self.bar: Any = None
         self.task: Any = None
         self.said = 0.0
+        self.losses: list[float] = []
         self.live = out.mode == "human" and sys.stderr.isatty()
 
-    def __exit__(self, *details: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        steps = len(self.losses)
         self._stop()
+        if kind is KeyboardInterrupt and steps:
+            self.out.note("stopped; a checkpoint stands, and the same command goes on from there")
 
     def _stop(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        if len(self.losses) > 1:
+            first, last = self.losses[0], self.losses[-1]
+            self.out.note(f"loss {first:.3f} {self._curve()} {last:.3f}")
+        self.losses = []
+
+    def _curve(self) -> str:
+        import sys
+
+        from mbpm.sparkline import sparkline
+
+        return sparkline(self.losses, encoding=sys.stderr.encoding)
 
     def stage(self, text: str) -> None:
         self._stop()
@@ -341,14 +356,15 @@ class _Progress(AbstractContextManager["_Progress"]):
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(),
                 TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-                TextColumn("loss {task.fields[loss]:.3f}"),
+                TextColumn("loss {task.fields[loss]:.3f} {task.fields[curve]}"),
                 TextColumn("{task.fields[speed]:.0f} tok/s"),
                 TimeRemainingColumn(),
                 console=Console(stderr=True, no_color=self.out.no_color),
             )
-            self.task = self.bar.add_task("", total=1, epoch=1, loss=0.0, speed=0.0)
+            self.task = self.bar.add_task("", total=1, epoch=1, loss=0.0, curve="", speed=0.0)
 
     def step(self, report: StepReport) -> None:
+        self.losses.append(report.loss)
         if self.bar is not None:
             self.bar.update(
                 self.task,
@@ -356,6 +372,7 @@ class _Progress(AbstractContextManager["_Progress"]):
                 completed=report.step,
                 epoch=report.epoch,
                 loss=report.loss,
+                curve=self._curve(),
                 speed=report.tokens_per_second,
             )
             if not self.bar.live.is_started:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,56 @@ def test_a_terminal_sees_a_bar(ready: Cli, tmp_path: Path) -> None:
     assert "epoch 2: held-out loss" in seen.getvalue()
 
 
+def test_the_loss_curve_is_shown_and_drawn_and_written_for_tensorboard(
+    ready: Cli, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, board = tmp_path / "p", tmp_path / "board"
+    result = ready.ok(
+        "train", "--domain", "legal", "--data", DATA, "--output", folder, *QUICK,
+        "--tensorboard", board, "--memory", "3GB", "--looks", 2, "--schedule", "cosine",
+    )  # fmt: skip
+    assert re.search(r"loss [\d.]+ [_.=^-]+ [\d.]+\n", result.err)
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(str(board))
+    events.Reload()
+    assert len(events.Scalars("loss/held_out")) == 4
+    assert len(events.Scalars("loss/step")) == events.Scalars("loss/step")[-1].step
+
+
+def test_learning_rate_and_rank_are_found(
+    ready: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.search.STEPS", 3)
+    folder = tmp_path / "p"
+    result = ready.ok(
+        "train", "--domain", "legal", "--data", DATA, "--output", folder, "--base", "tiny",
+        "--auto", "--rank", 2, "--epochs", 1,
+    )  # fmt: skip
+    tried = re.findall(
+        r"tried learning rate ([\d.e-]+), rank 2: held-out loss ([\d.]+)", result.err
+    )
+    best = min(tried, key=lambda pair: float(pair[1]))[0]
+    assert len(tried) == 4
+    assert f"chosen: learning rate {best}, rank 2" in result.err
+    assert not list(folder.glob(".auto-*"))
+
+
+def test_a_recipe_trains_on_its_own_base(ready: Cli) -> None:
+    result = ready("train", "--recipe", "medical", "--base", "tiny")
+    assert result.code == 2
+    assert "recipe `medical` is for the base `smollm2-135m`, not `tiny`" in result.err
+
+
+def test_memory_that_cannot_do_says_what_would(ready: Cli, tmp_path: Path) -> None:
+    train = ("train", "--domain", "legal", "--data", DATA, "--output", tmp_path / "p", *QUICK)
+    result = ready(*train, "--memory", "90MB")
+    assert result.code == 8
+    assert "hint: `--memory" in result.err
+    assert ready(*train, "--memory", "lots").code == 2
+
+
 def test_bad_data_names_file_line_and_what_was_expected(ready: Cli, tmp_path: Path) -> None:
     data = tmp_path / "bad.jsonl"
     good = {"prompt": "a?", "response": "b"}
@@ -145,6 +196,8 @@ def test_bad_data_names_file_line_and_what_was_expected(ready: Cli, tmp_path: Pa
         (("--domain", "Le gal", "--data", DATA), 2, "Le gal"),
         (("--domain", "legal", "--data", DATA, "--rank", 0), 2, "rank"),
         (("--domain", "legal", "--data", DATA, "--pack-version", "one"), 2, "one"),
+        (("--domain", "legal", "--data", DATA, "--schedule", "square"), 2, "schedule"),
+        (("--domain", "legal", "--data", DATA, "--target", "z_proj"), 2, "projections"),
         (("--domain", "legal", "--data", "nowhere.jsonl"), 3, "nowhere.jsonl"),
         (("--domain", "legal", "--data", DATA, "--activation", "half"), 2, "activation"),
         (("--recipe", "no-such"), 3, "no-such"),
