@@ -75,6 +75,7 @@ COMMANDS = dict(
         _entry("sync", "Install exactly what the project's lock says", _PROJECT),
         _entry("train", "Train a pack from your own data", _MAKE),
         _entry("data", "Look at training data, split it, fetch a recipe's", _MAKE),
+        _entry("eval", "Measure a pack beside its base, or a base alone", _MAKE),
         _entry("recipe", "List recipes, show what one is made of, write one", _MAKE),
         _entry("pack", "Check a pack folder and make an archive of it", _MAKE),
         _entry("publish", "Publish a pack folder to a registry", _MAKE),

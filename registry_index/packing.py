@@ -12,16 +12,16 @@ from specs.manifest import MANIFEST_FILE, PACK_FILES, REQUIRED_FILES, Manifest, 
 from specs.pack_toml import PACK_TOML, read_pack_toml
 
 MAX_FOLDER_ENTRIES = 1000
-_LEFTOVER_FOLDERS = frozenset(["checkpoints"])
-_LEFTOVER_SUFFIXES = frozenset([".png", SUFFIX])
+_LEFTOVER_FOLDERS = frozenset(["checkpoints", "evaluation"])
+_LEFTOVER_SUFFIXES = frozenset([".png", ".svg", SUFFIX])
 
 
 def build_manifest(folder: Path) -> tuple[Manifest, dict[str, Path]]:
     """Check a pack folder and describe it.
 
-    The folder holds pack.toml and the files of `specs.manifest.PACK_FILES`. What work on
-    a pack leaves beside them (`checkpoints/`, pictures, archives, hidden files) is not part of
-    it; anything else is refused, so that nothing is forgotten silently.
+    The folder holds pack.toml and the files of `specs.manifest.PACK_FILES`. What work on a pack
+    leaves beside them (`checkpoints/`, `evaluation/`, pictures, archives, hidden files) is not part
+    of it; anything else is refused, so that nothing is forgotten silently.
 
     Returns:
         The manifest, and file name in the pack -> file in the folder. The attach proof needs a

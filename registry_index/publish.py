@@ -10,6 +10,7 @@ from pathlib import Path
 
 from registry_index import bundled
 from registry_index.contents import check_blob, check_contents, find_card, prove_attach
+from registry_index.gates import failed_gates, unmeasured
 from registry_index.summarising import changing
 from registry_index.tree import BASES_DIR, CONFIG_FILE, PackIndex, Registry, blob_path
 from registry_index.writing import (
@@ -23,14 +24,16 @@ from registry_index.writing import (
 from specs.base_card import BaseCard
 from specs.described import Described, Relations
 from specs.errors import GateError, MbpmError, NotFoundError
-from specs.evals import Evals
 from specs.index_line import EvalSummary, IndexLine
 from specs.manifest import Manifest
 from specs.pack_toml import Gates
 from specs.versions import Version
 
-MIN_GROUPS = 2
-"""A bootstrap over fewer groups has no interval."""
+_ANYWAY = "publish it anyway with `--force`; the index will say so"
+_HOW_TO_MEASURE = f"`mbpm eval FOLDER --save` measures what is missing; or {_ANYWAY}"
+_HOW_TO_PASS = (
+    f"train it on more or cleaner data, raise a bound under `[gates]` in pack.toml, or {_ANYWAY}"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def check_release(
         manifest: The pack.
         files: File name in the pack -> where its bytes are.
         root: The registry's directory; it may not exist yet.
-        gates: What the evals must show; any gain at all by default.
+        gates: What the evals must show; the defaults of `specs.pack_toml.Gates` without them.
         force: Publish in spite of a failed gate, and say so in the index line. It overrides
             nothing else.
         publisher: Who publishes it, for the index line.
@@ -73,7 +76,7 @@ def check_release(
 
     Raises:
         IntegrityError: a file is not what the manifest says, or the adapter does not attach.
-        GateError: the evals show no gain and `force` is false.
+        GateError: a gate failed and `force` is false; `details["failed"]` has the reasons.
         NotFoundError: neither the registry nor the program knows the base.
         MbpmError: the registry has this version already.
         UsageError: the directory holds something else than a registry.
@@ -91,8 +94,8 @@ def check_release(
     if failed and not force:
         raise GateError(
             f"{manifest.name} {manifest.version} may not be published: {'; '.join(failed)}",
-            hint="train it on more data, or publish it anyway with `--force`; "
-            "the index will say so",
+            hint=_HOW_TO_MEASURE if unmeasured(evals) else _HOW_TO_PASS,
+            details={"failed": failed},
         )
     if not new:
         _check_new_version(manifest, _index(registry, manifest.name), registry)
@@ -118,30 +121,6 @@ def check_release(
         forced=tuple(failed),
     )
     return Release(manifest, files, line, card.name, modules, new)
-
-
-def failed_gates(evals: Evals, gates: Gates) -> list[str]:
-    """The gates that the main metric fails, in words; empty when it passes."""
-    main = evals.metrics[0]
-    failed = []
-    if not main.gain_low > gates.min_gain:
-        failed.append(
-            f"no gain shown on `{main.name}` (gain {main.gain:.4g}, interval "
-            f"{main.gain_low:.4g} to {main.gain_high:.4g}, must begin above {gates.min_gain:.4g})"
-        )
-    better = main.pack > main.base if main.higher_is_better else main.pack < main.base
-    if not better:
-        failed.append(
-            f"`{main.name}` of the pack ({main.pack:.4g}) is not better than the base's "
-            f"({main.base:.4g})"
-        )
-    if not main.gain_low <= main.gain <= main.gain_high:
-        failed.append(f"the gain on `{main.name}` lies outside its own interval")
-    if main.groups < MIN_GROUPS:
-        failed.append(
-            f"`{main.name}` was measured on {main.groups} group, and an interval needs {MIN_GROUPS}"
-        )
-    return failed
 
 
 def publish(release: Release, root: Path) -> None:

@@ -8,6 +8,7 @@ discriminant). A score is 0 for the average general prompt and 1 for the pack's 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ FALSE_FIRES = 0.02
 """The threshold lets this share of general prompts pass."""
 LEAST_PROMPTS = 8
 """Fewer own or general prompts than this calibrate nothing."""
+HARD_WEIGHT = 0.5
+"""How much of what a pack is told apart from is hard negatives, where there are some."""
+MAX_QUESTIONS, MAX_QUESTION_LETTERS = 64, 500
+"""Most questions of a sort that a card may hold, and the letters of each."""
 FORMAT = "1"
 
 
@@ -81,6 +86,10 @@ class PackRouting:
     """Share of its own held-out prompts that pass the threshold."""
     false_fires: float
     """Share of general prompts, unseen in calibration, that do."""
+    validation: tuple[str, ...] = ()
+    """Held-out questions of its own, by which others can measure what they would take of them."""
+    negatives: tuple[str, ...] = ()
+    """Questions of others that lay nearest, and that it was told apart from."""
 
     def score(self, whitened: F32) -> F32:
         """Scores of [n, D] whitened features, or of one."""
@@ -95,6 +104,9 @@ class PackRouting:
             "recall": repr(self.recall),
             "false_fires": repr(self.false_fires),
         }
+        for name in ("validation", "negatives"):
+            if questions := getattr(self, name):
+                metadata[name] = json.dumps(questions, ensure_ascii=False)
         return save({"prototype": self.prototype}, metadata)
 
     @classmethod
@@ -108,8 +120,15 @@ class PackRouting:
         prototype = _tensor(tensors, "prototype", 1, file)
         if prototype.shape != base.mean.shape:
             raise IntegrityError(f"{file}: tensor `prototype` does not fit the base's features")
-        numbers = (_number(metadata, k, file) for k in ("threshold", "recall", "false_fires"))
-        return cls(base.fingerprint, prototype, *numbers)
+        return cls(
+            base.fingerprint,
+            prototype,
+            threshold=_number(metadata, "threshold", file),
+            recall=_number(metadata, "recall", file),
+            false_fires=_number(metadata, "false_fires", file),
+            validation=_questions(metadata, "validation", file),
+            negatives=_questions(metadata, "negatives", file),
+        )
 
 
 @dataclass(frozen=True)
@@ -191,7 +210,11 @@ def fit_base(features: F32, groups: Sequence[str], *, fingerprint: str, layer: i
 
 
 def fit_pack(
-    base: BaseRouting, own_train: F32, own_heldout: F32, background_heldout: F32
+    base: BaseRouting,
+    own_train: F32,
+    own_heldout: F32,
+    background_heldout: F32,
+    hard: F32 | None = None,
 ) -> PackRouting:
     """A pack's prototype and threshold.
 
@@ -201,6 +224,8 @@ def fit_pack(
         background_heldout: features of general prompts that did not fit the base. Each half gives
             the threshold at which the other half's false fires are counted; the threshold that is
             kept comes from all.
+        hard: features of prompts that are not its own although they lie near; they count for
+            HARD_WEIGHT of everything that is not its own.
 
     Raises:
         UsageError: too few prompts.
@@ -214,8 +239,15 @@ def fit_pack(
     own = base.whiten(own_train).astype(np.float64)
     mean = own.mean(axis=0)
     within = np.cov(own.T, bias=True)
-    scatter = within + (1 + OWN_SHRINKAGE) * np.eye(len(mean))
-    prototype = np.linalg.solve(scatter, mean)
+    # whitened, general prompts have mean 0 and unit covariance
+    others, away = np.eye(len(mean)), np.zeros(len(mean))
+    if hard is not None and len(hard):
+        near = base.whiten(hard).astype(np.float64)
+        away = HARD_WEIGHT * near.mean(axis=0)
+        second = near.T @ near / len(near)
+        others = (1 - HARD_WEIGHT) * others + HARD_WEIGHT * second - np.outer(away, away)
+    scatter = within + others + OWN_SHRINKAGE * np.eye(len(mean))
+    prototype = np.linalg.solve(scatter, mean - away)
     prototype /= prototype @ mean
     scores = base.whiten(background_heldout) @ prototype
     own_scores = base.whiten(own_heldout) @ prototype
@@ -258,6 +290,23 @@ def _tensor(tensors: Mapping[str, Any], name: str, dimensions: int, file: Path) 
     if not np.isfinite(values).all():
         raise IntegrityError(f"{file}: tensor `{name}` holds NaN or infinity")
     return values
+
+
+def _questions(metadata: Mapping[str, str], key: str, file: Path) -> tuple[str, ...]:
+    try:
+        found = json.loads(metadata.get(key, "[]"))
+    except (ValueError, RecursionError):
+        found = None
+    if (
+        not isinstance(found, list)
+        or len(found) > MAX_QUESTIONS
+        or not all(isinstance(q, str) and len(q) <= MAX_QUESTION_LETTERS for q in found)
+    ):
+        raise IntegrityError(
+            f"{file}: metadata `{key}` is not a list of at most {MAX_QUESTIONS} questions of at "
+            f"most {MAX_QUESTION_LETTERS} letters"
+        )
+    return tuple(found)
 
 
 def _number(metadata: Mapping[str, str], key: str, file: Path) -> float:

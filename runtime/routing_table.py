@@ -89,8 +89,8 @@ class RoutingTable:
         if rows.size != len(self.packs) * base.mean.size or not np.isfinite(rows).all():
             raise IntegrityError(f"{self.file}: its prototypes do not fit the base's features")
         return {
-            name: PackRouting(base.fingerprint, prototype, *numbers)
-            for (name, _, *numbers), prototype in zip(
+            name: PackRouting(base.fingerprint, prototype, threshold, recall, false_fires)
+            for (name, _, threshold, recall, false_fires), prototype in zip(
                 self.packs, rows.reshape(len(self.packs), -1), strict=True
             )
         }

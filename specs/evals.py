@@ -10,6 +10,8 @@ from specs.model import Contract
 from specs.names import Name, Sha256
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Nats = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Metric(Contract):
@@ -31,18 +33,63 @@ class Metric(Contract):
     rows: Annotated[int, Field(ge=1)]
     groups: Annotated[int, Field(ge=1)]
     baseline: Finite | None = None
-    """Chance or majority, for accuracies."""
+    """For accuracies: what chance gets, or who always gives the commonest answer, if that is more.
+    """
+    p_value: Share | None = None
+    """Two-sided, of "base and pack are alike", by `test`."""
+    test: Literal["sign-flip", "McNemar"] | None = None
+
+
+class Taken(Contract):
+    """How many questions of another pack this one would take."""
+
+    pack: Name
+    rows: Annotated[int, Field(ge=1)]
+    share: Share
 
 
 class RoutingEval(Contract):
     """How well the pack's prototypes tell its own held-out prompts from other text."""
 
-    recall: Annotated[float, Field(ge=0, le=1)]
+    recall: Share
     """Share of the pack's own held-out prompts it accepts."""
-    false_fires: Annotated[float, Field(ge=0, le=1)]
+    false_fires: Share
     """Share of background prompts, unseen in calibration, that it accepts."""
     own_rows: Annotated[int, Field(ge=0)]
     background_rows: Annotated[int, Field(ge=0)]
+    auroc: Share | None = None
+    """How often one of its own held-out prompts scores above a background prompt."""
+    others: Annotated[tuple[Taken, ...], Field(max_length=1000)] | None = None
+    """Questions of packs that were installed beside it when it was measured."""
+
+
+class Divergence(Contract):
+    """How far next-token distributions lie from the base's: KL(base || pack), nats per token."""
+
+    mean: Nats
+    p95: Nats
+    p99: Nats
+
+
+class OffDomain(Contract):
+    """What a pack changes where it should change nothing: on general prompts.
+
+    The tokens are those of the base's own answers. `active`: the pack takes part in every one;
+    `routed`: it takes part where the router gives it the prompt, and elsewhere the base answers.
+    """
+
+    prompts: Annotated[int, Field(ge=1)]
+    tokens: Annotated[int, Field(ge=1)]
+    identical: bool
+    """Whether the logits of the base alone were the same, bit for bit, with the pack loaded."""
+    taken: Annotated[int, Field(ge=0)]
+    """Prompts that the router gives to the pack."""
+    active: Divergence
+    routed: Divergence
+    suite_active: Metric
+    """Accuracy on the general suite with the pack active on every question."""
+    suite_routed: Metric
+    """The same where the router decides."""
 
 
 class Evals(Contract):
@@ -56,4 +103,5 @@ class Evals(Contract):
     seed: int
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]
     routing: RoutingEval | None = None
+    off_domain: OffDomain | None = None
     notes: tuple[str, ...] = ()

@@ -14,11 +14,25 @@ from specs.model import Contract
 PACK_TOML = "pack.toml"
 
 
-class Gates(Contract):
-    """What the evaluation must show before `mbpm publish` accepts the pack."""
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+ShareBound = Annotated[float, Field(ge=0, le=1)]
 
-    min_gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+class Gates(Contract):
+    """What the evaluation must show before `mbpm publish` accepts the pack (docs/adr/0013)."""
+
+    min_gain: Bound = 0.0
     """The lower end of the main metric's gain interval must be above this."""
+    max_kl: Bound = 0.1
+    """Mean divergence from the base on general prompts where the router decides, in nats per
+    token."""
+    max_general_loss: ShareBound = 0.05
+    """Accuracy the general suite may lose where the router decides, at the far end of the interval
+    (0.05: five points)."""
+    max_false_fires: ShareBound = 0.05
+    """Share of general prompts that the router may give to the pack."""
+    max_taken: ShareBound = 0.2
+    """Share of any other installed pack's questions that the router may give to it."""
 
 
 class PackToml(PackDescription):

@@ -1,113 +1,132 @@
-"""Measuring a pack beside the base, on the same held-out rows.
-
-Intervals are 95 % percentile intervals of a paired bootstrap over groups (Efron and Tibshirani,
-"An Introduction to the Bootstrap", ch. 13): a concept or question counts once however many rows
-it has.
-"""
+"""Measuring a pack beside the base, or the base alone, on the same held-out rows."""
 
 from __future__ import annotations
 
+import random
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.chat_format import ChatFormat
-from runtime.engine import ActiveAdapter, Engine
-from runtime.logprobs import log_softmax
-from runtime.prefix import common_prefix
-from specs.evals import Metric
-from trainer.batches import Row, encode, encode_all
-from trainer.config import TrainingConfig
-from trainer.data.example import Example, Message
+from runtime.engine import Engine
+from runtime.tokenizer import Tokenizer
+from specs.errors import UsageError
+from specs.manifest import Activation
+from trainer.batches import Row, encode
+from trainer.data.example import Example, Message, normalise
+from trainer.measured import Measured
+from trainer.sandbox import run, unavailable
+from trainer.scoring import Adapters, Scores, Tick, in_order, readers, score
+from trainer.statistics import MIN_GROUPS
 
-F64 = npt.NDArray[np.float64]
-RESAMPLES = 2000
+EXACT_LETTERS = 40
+"""A kind whose answers are all one line of at most so many letters is matched exactly."""
+EXACT_ROWS = 100
+"""Rows of a kind that are answered for that: writing is slower than reading."""
+CODE_TOKENS = 256
+"""Tokens of an answer that is a program."""
+_FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+SPARE_TOKENS = 8
+"""How many more tokens than the longest right answer an answer may have."""
+
+T = TypeVar("T")
+Watch = Callable[[str, int], Tick]
+"""Told that a part begins and how many rows it has."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Per row: summed negative log-likelihood of the answer in nats, and its tokens."""
+class Setting:
+    """What runs, and how rows are laid out for it."""
 
-    nats: F64
-    tokens: F64
+    engine: Engine
+    tokenizer: Tokenizer
+    chat: ChatFormat
+    systems: tuple[Adapters, ...]
+    """The base alone, `()`, and after it the pack, where there is one."""
+    activation: Activation
+    max_length: int
+    """Tokens of a row; the start of a longer prompt is cut."""
+    seed: int = 0
+    unsandboxed: bool = False
+    """Run programs of answers even where they cannot be shut in."""
 
-
-def evaluate(
-    engine: Engine, slot: int, held_out: Sequence[Example], chat: ChatFormat, config: TrainingConfig
-) -> tuple[Metric, ...]:
-    """Everything that is measured of a pack in `slot`: perplexity first, then choice accuracies."""
-    both: tuple[Sequence[ActiveAdapter], ...] = ((), (ActiveAdapter(slot),))
-    rows = encode_all(held_out, chat, config.activation, config.max_length)
-    base, pack = (score(engine, rows, adapters) for adapters in both)
-    metrics = [perplexity(rows, base, pack, config.seed)]
-    for kind in sorted({e.kind for e in held_out if e.choices}):
-        choices = choice_rows([e for e in held_out if e.kind == kind], chat, config)
-        if choices.groups:
-            base, pack = (score(engine, choices.rows, adapters) for adapters in both)
-            metrics.append(choice_accuracy(kind or "all", choices, base, pack, config.seed))
-    return tuple(metrics)
+    def row(self, example: Example) -> Row | None:
+        """An example as tokens; None where its answer alone is too long."""
+        return encode(example, self.chat, self.activation, self.max_length)
 
 
-def score(engine: Engine, rows: Sequence[Row], adapters: Sequence[ActiveAdapter]) -> Scores:
-    """Score the answers of `rows`, in their order, with the engine that people run.
+@dataclass(frozen=True)
+class Measurements:
+    """Perplexity first, then what else the rows allow; notes are what was left out and why."""
 
-    Rows that follow one another share what was read before their answers: a system message, or the
-    whole question when they are the options of one.
+    found: tuple[Measured, ...]
+    notes: tuple[str, ...]
+
+
+def evaluate(setting: Setting, held_out: Sequence[Example], watch: Watch) -> Measurements:
+    """Everything held-out rows can be measured by.
+
+    Perplexity of the answers; per kind with choices, how often the right one is likeliest; per kind
+    of short answers, how often they are given exactly; per kind with tests, how often the code that
+    is written passes them.
+
+    Raises:
+        UsageError: there are no rows, none that fit, or too few groups for an interval.
     """
-    cache = engine.new_cache(max(len(r.tokens) for r in rows))
-    nats = np.zeros(len(rows))
-    last: Row | None = None
-    for index, row in enumerate(rows):
-        same = 0 if last is None else _shared(last, row)
-        cache.truncate(same)
-        for begin, end, active in (
-            (same, row.start, ()),
-            (max(same, row.start), row.answer - 1, adapters),
-        ):
-            if begin < end:
-                engine.forward(cache, row.tokens[begin:end], active, logits="none")
-        logits = engine.forward(
-            cache, row.tokens[row.answer - 1 : -1], adapters, logits="all"
-        ).logits
-        assert logits is not None
-        scores = log_softmax(logits)
-        nats[index] = -scores[np.arange(len(scores)), row.tokens[row.answer :]].sum()
-        last = row
-    return Scores(nats, np.array([float(len(r.tokens) - r.answer) for r in rows]))
+    if not held_out:
+        raise UsageError("there are no held-out rows to evaluate on")
+    notes = []
+    kept = [(e, r) for e in held_out if (r := setting.row(e)) is not None]
+    if not kept:
+        raise UsageError(
+            f"every held-out answer is longer than {setting.max_length} tokens",
+            hint="raise `--max-length`, or give shorter answers",
+        )
+    if len(kept) < len(held_out):
+        notes.append(
+            f"{len(held_out) - len(kept)} of {len(held_out)} held-out rows were left out: their "
+            f"answers are longer than {setting.max_length} tokens."
+        )
+    rows = [r for _, r in kept]
+    found = [
+        perplexity(
+            rows, score(setting.engine, rows, setting.systems, watch("perplexity", len(rows)))
+        )
+    ]
+    for kind in sorted({e.kind for e, _ in kept}):
+        mine = [e for e, _ in kept if e.kind == kind]
+        if any(e.tests for e in mine) and not setting.unsandboxed and (why := unavailable()):
+            notes.append(f"code_passes_{kind or 'all'} was left out: {why}.")
+        for measure in (choices, exact_match, code_passes):
+            measured = measure(setting, kind or "all", mine, watch)
+            if measured is None:
+                continue
+            if len(set(measured.groups)) < MIN_GROUPS:
+                notes.append(f"{measured.name} was left out: one group has no interval.")
+                continue
+            found.append(measured)
+    return Measurements(tuple(found), tuple(notes))
 
 
-def _shared(last: Row, row: Row) -> int:
-    """How many tokens both rows begin with that were run alike: before either's answer, and where
-    the adapter begins to act at different tokens, before both."""
-    most = min(last.answer, row.answer) - 1
-    if last.start != row.start:
-        most = min(most, last.start, row.start)
-    return common_prefix(last.tokens, row.tokens, most)
-
-
-def perplexity(rows: Sequence[Row], base: Scores, pack: Scores, seed: int) -> Metric:
+def perplexity(rows: Sequence[Row], scores: Sequence[Scores]) -> Measured:
     """Perplexity of the answers' tokens; the prompt's do not count."""
-    groups = _group_index([r.group for r in rows])
-    columns = np.stack([base.nats, pack.nats, base.tokens])
-
-    def statistic(sums: F64) -> tuple[F64, F64]:
-        return np.exp(sums[0] / sums[2]), np.exp(sums[1] / sums[2])
-
-    return _metric(
+    return Measured(
         "response_perplexity",
         "perplexity of held-out answers, response tokens only",
-        False,
-        columns,
-        groups,
-        statistic,
-        seed,
+        "perplexity",
+        np.stack([s.nats for s in scores]),
+        scores[0].tokens,
+        [r.group for r in rows],
     )
 
 
 @dataclass(frozen=True)
-class ChoiceRows:
+class Options:
     """Every option of every multiple-choice example as a row of its own."""
 
     rows: list[Row]
@@ -115,108 +134,157 @@ class ChoiceRows:
     """Per row: the example it belongs to."""
     right: npt.NDArray[np.bool_]
     """Per row: whether it is the right option."""
-    groups: list[str]
-    """Per example."""
+    examples: list[Example]
 
 
-def choice_rows(
-    examples: Sequence[Example], chat: ChatFormat, config: TrainingConfig
-) -> ChoiceRows:
+def options(setting: Setting, examples: Sequence[Example]) -> Options:
     """Lay out the options of examples that have some; those with an overlong one are left out."""
     rows: list[Row] = []
     owner: list[int] = []
     right: list[bool] = []
-    groups: list[str] = []
+    kept: list[Example] = []
     for example in examples:
-        if not example.choices:
-            continue
         made = [
-            encode(
-                Example((*example.messages[:-1], Message("assistant", c)), example.group),
-                chat,
-                config.activation,
-                config.max_length,
-            )
+            setting.row(Example((*example.messages[:-1], Message("assistant", c)), example.group))
             for c in example.choices
         ]
         if example.answer not in example.choices or any(r is None for r in made):
             continue
         rows += [r for r in made if r is not None]
-        owner += [len(groups)] * len(made)
+        owner += [len(kept)] * len(made)
         right += [c == example.answer for c in example.choices]
-        groups.append(example.group)
-    return ChoiceRows(rows, np.array(owner, dtype=np.intp), np.array(right, dtype=bool), groups)
+        kept.append(example)
+    return Options(rows, np.array(owner, dtype=np.intp), np.array(right, dtype=bool), kept)
 
 
-def choice_accuracy(
-    kind: str, choices: ChoiceRows, base: Scores, pack: Scores, seed: int
-) -> Metric:
-    """How often the right option has the highest likelihood per token (`acc_norm` over tokens)."""
-    count = len(choices.groups)
-    hits = np.zeros((2, count))
-    chance = np.zeros(count)
-    for which, scores in enumerate((base, pack)):
-        per_token = scores.nats / scores.tokens
+def choices(
+    setting: Setting, kind: str, examples: Sequence[Example], watch: Watch
+) -> Measured | None:
+    """How often the right option is likeliest per token; None where no example has options."""
+    laid = options(setting, examples)
+    if not laid.examples:
+        return None
+    tick = watch(f"choices ({kind})", len(laid.rows))
+    return choice_accuracy(kind, laid, score(setting.engine, laid.rows, setting.systems, tick))
+
+
+def choice_accuracy(kind: str, laid: Options, scores: Sequence[Scores]) -> Measured:
+    """Accuracy by length-normalised likelihood (`acc_norm` over tokens)."""
+    count = len(laid.examples)
+    hits = np.zeros((len(scores), count))
+    for which, system in enumerate(scores):
+        per_token = system.nats / system.tokens
         for example in range(count):
-            mine = np.flatnonzero(choices.owner == example)
-            hits[which, example] = choices.right[mine[np.argmin(per_token[mine])]]
-            chance[example] = 1 / len(mine)
-
-    def statistic(sums: F64) -> tuple[F64, F64]:
-        return sums[0] / sums[2], sums[1] / sums[2]
-
-    metric = _metric(
+            mine = np.flatnonzero(laid.owner == example)
+            hits[which, example] = laid.right[mine[np.argmin(per_token[mine])]]
+    return Measured(
         f"choice_accuracy_{kind}",
         f"right option of a held-out {kind} question has the highest likelihood per token",
-        True,
-        np.stack([*hits, np.ones(count)]),
-        _group_index(choices.groups),
-        statistic,
-        seed,
+        "share",
+        hits,
+        np.ones(count),
+        [e.group for e in laid.examples],
+        _choice_baseline(laid.examples),
     )
-    return metric.model_copy(update={"baseline": float(chance.mean())})
 
 
-def _group_index(groups: Sequence[str]) -> npt.NDArray[np.intp]:
-    """A number per row, the same for rows of one group."""
-    return np.unique(np.array(groups), return_inverse=True)[1]
+def _choice_baseline(examples: Sequence[Example]) -> float:
+    """What chance gets; where all choose from the same options, the commonest if that is more."""
+    chance = float(np.mean([1 / len(e.choices) for e in examples]))
+    if len({frozenset(e.choices) for e in examples}) > 1:
+        return chance
+    return max(chance, _commonest([e.answer for e in examples]))
 
 
-def _metric(
-    name: str,
-    description: str,
-    higher_is_better: bool,
-    columns: F64,
-    groups: npt.NDArray[np.intp],
-    statistic: Callable[[F64], tuple[F64, F64]],
-    seed: int,
-) -> Metric:
-    """Bootstrap a statistic of column sums.
+def _commonest(answers: Sequence[str]) -> float:
+    return Counter(answers).most_common(1)[0][1] / len(answers)
+
+
+def exact_match(
+    setting: Setting, kind: str, examples: Sequence[Example], watch: Watch
+) -> Measured | None:
+    """How often the likeliest answer is the right one, but for case and punctuation.
+
+    None where an answer of this kind is long or has several lines.
+    """
+    if any(len(e.answer) > EXACT_LETTERS or "\n" in e.answer.strip() for e in examples):
+        return None
+    some = sample(examples, EXACT_ROWS, setting.seed)
+    rows = [r for e in some if (r := setting.row(e)) is not None]
+    most = max(len(r.tokens) - r.answer for r in rows) + SPARE_TOKENS
+    texts = answers(setting, rows, most, watch(f"exact match ({kind})", len(rows)))
+    wanted = [normalise(e.answer) for e in some]
+    hits = [[float(normalise(t) == w) for t, w in zip(ts, wanted, strict=True)] for ts in texts]
+    return Measured(
+        f"exact_match_{kind}",
+        f"likeliest answer to a held-out {kind} question is the right one, but for case and "
+        "punctuation",
+        "share",
+        np.array(hits),
+        np.ones(len(some)),
+        [e.group for e in some],
+        _commonest(wanted),
+    )
+
+
+def code_passes(
+    setting: Setting, kind: str, examples: Sequence[Example], watch: Watch
+) -> Measured | None:
+    """How often the code of the likeliest answer passes the example's tests (pass@1).
+
+    None where no example has tests, or programs cannot be shut in here.
+    """
+    tested = [(e, r) for e in examples if e.tests and (r := setting.row(e)) is not None]
+    if not tested or not (setting.unsandboxed or unavailable() is None):
+        return None
+    tested = sample(tested, EXACT_ROWS, setting.seed)
+    rows = [r for _, r in tested]
+    texts = answers(setting, rows, CODE_TOKENS, watch(f"code ({kind})", len(rows)))
+    tick = watch(f"running the code ({kind})", len(rows) * len(texts))
+    hits = np.zeros((len(texts), len(rows)))
+    for which, written in enumerate(texts):
+        for index, (text, (example, _)) in enumerate(zip(written, tested, strict=True)):
+            program = f"{code_of(text)}\n\n{example.tests}\n"
+            hits[which, index] = run(program, forced=setting.unsandboxed).passed
+            tick(1)
+    return Measured(
+        f"code_passes_{kind}",
+        f"code of the likeliest answer to a held-out {kind} task passes its tests",
+        "share",
+        hits,
+        np.ones(len(rows)),
+        [e.group for e, _ in tested],
+        0.0,
+    )
+
+
+def code_of(answer: str) -> str:
+    """The first fenced block of an answer, or all of it where it has none."""
+    found = _FENCED.search(answer)
+    return answer if found is None else found[1]
+
+
+def answers(setting: Setting, rows: Sequence[Row], most: int, tick: Tick) -> list[list[str]]:
+    """What each system answers to the prompts of `rows`, always taking the likeliest token.
 
     Args:
-        columns: [quantities, rows], summed per group and then per resample.
-        statistic: sums [quantities, ...] -> (base, pack).
+        most: Tokens of an answer.
+
+    Returns:
+        Texts per system, in the order of `rows`.
     """
-    count = int(groups.max()) + 1
-    per_group = np.stack([np.bincount(groups, weights=c, minlength=count) for c in columns])
-    base, pack = statistic(per_group.sum(axis=1))
-    rng = np.random.default_rng(seed)
-    sign = 1.0 if higher_is_better else -1.0
-    gains = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        resampled = per_group[:, rng.integers(0, count, count)].sum(axis=1)
-        resampled_base, resampled_pack = statistic(resampled)
-        gains[i] = sign * (resampled_pack - resampled_base)
-    low, high = np.percentile(gains, [2.5, 97.5])
-    return Metric(
-        name=name,
-        description=description,
-        higher_is_better=higher_is_better,
-        base=float(base),
-        pack=float(pack),
-        gain=float(sign * (pack - base)),
-        gain_low=float(low),
-        gain_high=float(high),
-        rows=columns.shape[1],
-        groups=count,
-    )
+    texts = [[""] * len(rows) for _ in setting.systems]
+    prompts = [replace(r, tokens=r.tokens[: r.answer]) for r in rows]
+    both = readers(setting.engine, prompts, setting.systems, most)
+    stop = setting.tokenizer.eos_ids.__contains__
+    for index in in_order(prompts):
+        for which, (reader, adapters) in enumerate(zip(both, setting.systems, strict=True)):
+            made = reader.generate(prompts[index], adapters, most, stop)
+            texts[which][index] = setting.tokenizer.decode(made).strip()
+        tick(1)
+    return texts
+
+
+def sample(rows: Sequence[T], most: int, seed: int) -> list[T]:
+    """At most so many rows, by seed."""
+    return random.Random(seed).sample(list(rows), min(len(rows), most))

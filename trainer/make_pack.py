@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from runtime.adapter import Adapter
 from runtime.canaries import MAX_PROMPT_CHARACTERS, record
 from runtime.chat_format import ChatFormat
+from runtime.engine import ActiveAdapter
 from runtime.tokenizer import Tokenizer
 from runtime.torch_engine import TorchEngine
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.evals import Evals
 from specs.manifest import AdapterInfo, BaseRef, DataSource
 from specs.names import Name
-from specs.pack_toml import PackToml
+from specs.pack_toml import Gates, PackToml
+from trainer.assess import Witness, assess
 from trainer.config import TrainingConfig
 from trainer.data.example import Example
-from trainer.evaluate import evaluate
+from trainer.evaluate import Setting
+from trainer.held_out import write_held_out
 from trainer.loop import StepReport
 from trainer.pack_folder import to_half, write_pack_folder
-from trainer.routing import make_routing, read_base_routing
+from trainer.routing import (
+    looker,
+    make_routing,
+    others_installed,
+    read_base_routing,
+    taking,
+)
+from trainer.scoring import Tick
 from trainer.training import Means, train_adapter
 
 CANARIES = 3
@@ -37,6 +47,9 @@ class Reporter(Protocol):
     def step(self, report: StepReport) -> None:
         """A training step is done."""
 
+    def part(self, text: str, rows: int) -> Tick:
+        """A part of the evaluation begins; what is returned is told of rows that are done."""
+
 
 @dataclass(frozen=True)
 class PackSpec:
@@ -49,6 +62,7 @@ class PackSpec:
     license: str
     sources: tuple[DataSource, ...] = ()
     recipe: str | None = None
+    gates: Gates = field(default_factory=Gates)
 
 
 @dataclass(frozen=True)
@@ -70,11 +84,13 @@ def make_pack(
     *,
     device: str = "auto",
     means: Means | None = None,
+    installed: Iterable[Path] = (),
 ) -> Made:
     """Make a pack folder in `output`; checkpoints stand in `output/checkpoints`.
 
     Args:
         means: with what it is trained; by default on `device` with all that is free.
+        installed: Folders of packs whose questions it is told apart from.
 
     Raises:
         UsageError: unusable data or settings, or checkpoints of another run.
@@ -97,20 +113,32 @@ def make_pack(
         alpha=config.scale * config.rank,
         modules=len(shipped) // 2,
     )
-    slot = engine.add_adapter(Adapter.build(shipped, card, info.scale, engine.device, engine.dtype))
-    reporter.stage("evaluating on held-out data")
-    metrics = evaluate(engine, slot, held_out, chat, config)
-    reporter.stage("calibrating routing")
-    routing, routing_eval = make_routing(
-        engine, chat, base_routing, spec.domain, training, held_out, config.seed
+    setting = Setting(
+        engine, tokenizer, chat, ((),), config.activation, config.max_length, config.seed
     )
-    evals = Evals(
+    witness = Witness(setting)
+    slot = engine.add_adapter(Adapter.build(shipped, card, info.scale, engine.device, engine.dtype))
+    reporter.stage("calibrating routing")
+    look = looker(base_dir, base_routing, chat, device)
+    routing, routing_eval = make_routing(
+        look,
+        base_routing,
+        spec.domain,
+        training,
+        held_out,
+        config.seed,
+        others_installed(installed, base_routing, spec.name),
+    )
+    reporter.stage("evaluating on held-out data and general prompts")
+    evals = assess(
+        replace(setting, systems=((), (ActiveAdapter(slot),))),
+        witness,
+        held_out,
+        routing_eval,
+        taking(routing, look, base_routing),
+        reporter.part,
         domain=spec.domain,
-        base_fingerprint=card.fingerprint,
-        runtime=engine.name,
-        seed=config.seed,
-        metrics=metrics,
-        routing=routing_eval,
+        fingerprint=card.fingerprint,
         notes=_notes(watched, len(result.looks)),
     )
     reporter.stage("recording canaries")
@@ -124,9 +152,11 @@ def make_pack(
         adapter=info,
         sources=spec.sources,
         recipe=spec.recipe,
+        gates=spec.gates,
         canaries=record(engine, chat, canary_prompts(held_out), info.activation, slot),
     )
-    write_pack_folder(output, described, shipped, routing, evals)
+    write_held_out(output, held_out, training)
+    write_pack_folder(output, described, shipped, routing.save(), evals)
     return Made(described, evals)
 
 

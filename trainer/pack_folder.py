@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import tomli_w
@@ -11,6 +12,10 @@ from safetensors.torch import save
 from specs.evals import Evals, Metric
 from specs.manifest import ADAPTER_FILE, EVALS_FILE, README_FILE, ROUTING_FILE
 from specs.pack_toml import PACK_TOML, PackToml
+from trainer.picture import draw
+
+PICTURE_FILE = "evals.svg"
+"""Beside the pack's files, and no part of the pack."""
 
 
 def to_half(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -32,9 +37,26 @@ def write_pack_folder(
         ROUTING_FILE: routing,
         EVALS_FILE: evals.canonical(),
         README_FILE: card_text(pack, evals).encode(),
+        PICTURE_FILE: draw(evals, f"{pack.name} {pack.version}").encode(),
         PACK_TOML: tomli_w.dumps(pack.model_dump(mode="json", exclude_none=True)).encode(),
     }
     (folder / PACK_TOML).unlink(missing_ok=True)  # a kill from here on leaves no mixture behind
+    _write(folder, files)
+
+
+def write_evals(folder: Path, pack: PackToml, evals: Evals) -> None:
+    """Put other evals into a pack folder, into the card for people too, and a picture beside."""
+    _write(
+        folder,
+        {
+            README_FILE: card_text(pack, evals).encode(),
+            PICTURE_FILE: draw(evals, f"{pack.name} {pack.version}").encode(),
+            EVALS_FILE: evals.canonical(),
+        },
+    )
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         temporary = folder / f".{name}.tmp"
         temporary.write_bytes(data)
@@ -68,6 +90,15 @@ def card_text(pack: PackToml, evals: Evals) -> str:
             "",
             f"Routing: {routing.recall:.1%} of {routing.own_rows} held-out prompts of its own are "
             f"taken, {routing.false_fires:.1%} of {routing.background_rows} other prompts.",
+        ]
+    if (off := evals.off_domain) is not None:
+        lines += [
+            "",
+            f"Elsewhere: on {off.prompts} general prompts the router gives it {off.taken}; KL to "
+            f"the base {off.routed.mean:.3g} nats per token then, {off.active.mean:.3g} where it "
+            f"is active on all. General questions: {off.suite_routed.base:.1%} right without it, "
+            f"{off.suite_routed.pack:.1%} where the router decides, {off.suite_active.pack:.1%} "
+            f"where it is active on all ({off.suite_active.rows} questions).",
         ]
     lines += [f"\n{note}" for note in evals.notes]
     if pack.sources:

@@ -27,6 +27,7 @@ from specs.errors import NotFoundError
 from specs.manifest import DataSource
 from specs.model import Contract
 from specs.names import Name, Sha256
+from specs.pack_toml import Gates
 from trainer.config import TrainingConfig
 from trainer.data.converters import (
     articles,
@@ -278,6 +279,8 @@ class Recipe(Described):
     sources: Annotated[tuple[AnyRecipeSource, ...], Field(min_length=1)]
     split: SplitOptions = SplitOptions()
     training: TrainingConfig = TrainingConfig()
+    gates: Gates | None = None
+    """What the pack must show to be published; the defaults where the recipe says nothing."""
 
     @property
     def records(self) -> tuple[DataSource, ...]:

@@ -1,36 +1,56 @@
 """Calibrating routing: the base's whitening, and a pack's prototype and threshold.
 
-General prompts are `data/background.jsonl` and everyday questions made from templates. Some fit the
-base's whitening; the others, by a hash of their text, calibrate packs.
+General prompts are `data/background.jsonl` and everyday questions made from templates. By a hash of
+their text, most fit the base's whitening and lend packs their hard negatives, some calibrate packs,
+and some do neither: packs are measured on those.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from runtime.chat_format import ChatFormat
-from runtime.engine import Engine
+from runtime.engine import F32, Engine
 from runtime.features import features, routing_layer
 from runtime.gguf_file import fingerprint, open_gguf
-from runtime.router import BaseRouting, fit_base, fit_pack
+from runtime.router import (
+    MAX_QUESTION_LETTERS,
+    BaseRouting,
+    PackRouting,
+    Router,
+    fit_base,
+    fit_pack,
+)
 from runtime.tokenizer import Tokenizer
 from specs.base_card import BASE_ROUTING_FILE, WEIGHTS_FILE
 from specs.errors import UsageError
-from specs.evals import RoutingEval
+from specs.evals import RoutingEval, Taken
+from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
 from trainer.data.example import Example
 from trainer.data.natural_questions import OTHER, domains, natural_questions
 from trainer.data.split import position
 
 BACKGROUND = Path(__file__).parent / "data" / "background.jsonl"
-CALIBRATION_SHARE = 0.3
-"""Share of the general prompts that packs are calibrated with."""
+TESTED_SHARE, CALIBRATED_SHARE = 0.1, 0.2
+"""Shares of the general prompts that packs are measured on, and calibrated with."""
 MOST_PROMPTS = 500
 """Prompts of one sort that are looked at."""
 NATURAL = 500
+POOL, HARD = 400, 64
+"""General prompts among which hard negatives are looked for, and how many of all are taken."""
+KEPT = 32
+"""Validation questions and hard negatives that stay in the pack."""
+
+Look = Callable[[Sequence[str]], F32]
+"""Features [n, D] of questions."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +61,12 @@ class General:
     kind: str
 
     @property
-    def calibrates(self) -> bool:
-        """Whether it is kept out of the base's whitening."""
-        return position(self.prompt, 0) < CALIBRATION_SHARE
+    def part(self) -> Literal["test", "calibrate", "base"]:
+        """What it is for."""
+        place = position(self.prompt, 0)
+        if place < TESTED_SHARE:
+            return "test"
+        return "calibrate" if place < TESTED_SHARE + CALIBRATED_SHARE else "base"
 
 
 def general_prompts() -> list[General]:
@@ -53,11 +76,16 @@ def general_prompts() -> list[General]:
     return rows + [General(q, "natural") for q in natural_questions(OTHER, NATURAL, 0)]
 
 
+def prompts_to(part: Literal["test", "calibrate", "base"]) -> list[str]:
+    """The general prompts of one part."""
+    return [g.prompt for g in general_prompts() if g.part == part]
+
+
 def fit_base_routing(engine: Engine, base_dir: Path) -> bytes:
     """The bytes of a base's `routing.safetensors`."""
     weights = base_dir / WEIGHTS_FILE
     chat = ChatFormat.from_gguf(weights, Tokenizer.from_gguf(weights))
-    rows = [g for g in general_prompts() if not g.calibrates]
+    rows = [g for g in general_prompts() if g.part == "base"]
     layer = routing_layer(engine.config.layers)
     found = features(engine, chat, [g.prompt for g in rows], layer)
     return fit_base(
@@ -80,37 +108,142 @@ def read_base_routing(base_dir: Path) -> BaseRouting:
     return BaseRouting.load(file, fingerprint(open_gguf(base_dir / WEIGHTS_FILE)))
 
 
+def looker(base_dir: Path, base: BaseRouting, chat: ChatFormat, device: str) -> Look:
+    """Features from a base of which only the layers that the router looks at are in memory.
+
+    No question is read twice.
+    """
+    from runtime.torch_engine import TorchEngine
+
+    engine = TorchEngine(base_dir, device=device, layers=base.layer + 1)
+    seen: dict[str, F32] = {}
+
+    def look(prompts: Sequence[str]) -> F32:
+        new = sorted({p for p in prompts if p not in seen})
+        if new:
+            seen.update(zip(new, features(engine, chat, new, base.layer), strict=True))
+        return np.stack([seen[p] for p in prompts])
+
+    return look
+
+
+@dataclass(frozen=True)
+class Other:
+    """A pack that is installed beside the one in hand."""
+
+    routing: PackRouting
+    questions: tuple[str, ...]
+
+
+def others_installed(pack_dirs: Iterable[Path], base: BaseRouting, name: str) -> dict[str, Other]:
+    """The other packs of a base, with questions of theirs: validation ones, or else recorded ones.
+
+    Args:
+        pack_dirs: Folders of installed packs.
+        name: The pack that is not another.
+    """
+    found = {}
+    for folder in pack_dirs:
+        manifest = Manifest.read(folder / MANIFEST_FILE)
+        if manifest.name == name or manifest.base.fingerprint != base.fingerprint:
+            continue
+        routing = PackRouting.load(folder / ROUTING_FILE, base)
+        questions = routing.validation or tuple(c.prompt for c in manifest.canaries)
+        if questions:
+            found[manifest.name] = Other(routing, questions)
+    return found
+
+
 def make_routing(
-    engine: Engine,
-    chat: ChatFormat,
+    look: Look,
     base: BaseRouting,
     domain: str,
     training: Sequence[Example],
     held_out: Sequence[Example],
     seed: int,
-) -> tuple[bytes, RoutingEval]:
-    """The bytes of a pack's `routing.safetensors`, and how well it tells its prompts from others.
+    others: Mapping[str, Other],
+) -> tuple[PackRouting, RoutingEval]:
+    """A pack's routing card, and how well it tells its prompts from others.
+
+    Hard negatives are the prompts nearest to a first prototype among general ones and the others'
+    questions; of these every second one is kept for measuring.
 
     Raises:
         UsageError: there are too few prompts.
     """
-    own = _questions(training, seed)
+    own = own_questions(training, seed)
     if domain in domains():
         own += natural_questions(domain, NATURAL, seed)
-    tested = _questions(held_out, seed)
-    general = [g.prompt for g in general_prompts() if g.calibrates]
-    routing = fit_pack(
-        base, *(features(engine, chat, prompts, base.layer) for prompts in (own, tested, general))
+    tested = own_questions(held_out, seed)
+    near, held, general = (look(prompts) for prompts in (own, tested, prompts_to("calibrate")))
+    first = fit_pack(base, near, held, general)
+    pool = prompts_to("base")
+    pool = random.Random(seed).sample(pool, min(len(pool), POOL))
+    pool += [q for other in others.values() for q in other.questions[::2]]
+    scores = first.score(base.whiten(look(pool)))
+    nearest = [pool[i] for i in np.argsort(-scores, kind="stable")[:HARD]]
+    fitted = replace(
+        fit_pack(base, near, held, general, look(nearest)),
+        validation=_kept(tested),
+        negatives=_kept(nearest),
     )
-    return routing.save(), RoutingEval(
-        recall=routing.recall,
-        false_fires=routing.false_fires,
-        own_rows=len(tested),
-        background_rows=len(general),
+    measured = {n: replace(o, questions=o.questions[1::2]) for n, o in others.items()}
+    return fitted, measure_routing(fitted, look, base, tested, measured)
+
+
+def measure_routing(
+    pack: PackRouting,
+    look: Look,
+    base: BaseRouting,
+    own: Sequence[str],
+    others: Mapping[str, Other],
+) -> RoutingEval:
+    """How a routing card fares on held-out questions of its own, general prompts that calibrated
+    nothing, and questions of other packs, which it takes where the router prefers it to them."""
+    general = prompts_to("test")
+    own_scores = pack.score(base.whiten(look(own))) if own else np.empty(0, np.float32)
+    scores = pack.score(base.whiten(look(general)))
+    taken = []
+    for name, other in sorted(others.items()):
+        if other.questions:
+            # the pack's own name is not known here, and cannot be this
+            router = Router(base, {name: other.routing, "": pack})
+            wins = [router.decide(f).pack == "" for f in look(other.questions)]
+            taken.append(Taken(pack=name, rows=len(wins), share=float(np.mean(wins))))
+    return RoutingEval(
+        recall=float(np.mean(own_scores >= pack.threshold)) if len(own_scores) else 0.0,
+        false_fires=float(np.mean(scores >= pack.threshold)),
+        own_rows=len(own_scores),
+        background_rows=len(scores),
+        auroc=_auroc(own_scores, scores) if len(own_scores) else None,
+        others=tuple(taken),
     )
 
 
-def _questions(examples: Sequence[Example], seed: int) -> list[str]:
+def taking(
+    pack: PackRouting, look: Look, base: BaseRouting
+) -> Callable[[Sequence[str]], npt.NDArray[np.bool_]]:
+    """Which prompts the router gives to a pack that is the only one."""
+
+    def takes(prompts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        passed: npt.NDArray[np.bool_] = pack.score(base.whiten(look(prompts))) >= pack.threshold
+        return passed
+
+    return takes
+
+
+def own_questions(examples: Sequence[Example], seed: int) -> list[str]:
     """The questions that the examples answer, at most MOST_PROMPTS different ones."""
     questions = sorted({e.messages[-2].content for e in examples if len(e.messages) > 1})
     return random.Random(seed).sample(questions, min(len(questions), MOST_PROMPTS))
+
+
+def _kept(questions: Sequence[str]) -> tuple[str, ...]:
+    return tuple(q for q in questions if len(q) <= MAX_QUESTION_LETTERS)[:KEPT]
+
+
+def _auroc(own: F32, general: F32) -> float:
+    """How often a score of `own` lies above one of `general`; ties count half."""
+    order = np.sort(general)
+    below = np.searchsorted(order, own, "left") + np.searchsorted(order, own, "right")
+    return float(below.mean() / (2 * len(general)))

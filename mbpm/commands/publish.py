@@ -21,7 +21,7 @@ def command(
     ],
     force: Annotated[
         bool,
-        typer.Option("--force", help="Publish although the evals show no gain, and record that"),
+        typer.Option("--force", help="Publish although a gate failed, and record that"),
     ] = False,
     publisher: Annotated[
         str,
@@ -39,8 +39,9 @@ def command(
     The registry is a directory, such as what a web server hands out; an address is refused. What is
     published never changes: `mbpm yank` hides a version, and a new one needs a new number.
 
-    Refused are a pack that does not attach to its base, a version that is published already and,
-    unless `--force` is given, a pack whose evals show no gain on its own domain.
+    Refused are a pack that does not attach to its base and a version that is published already;
+    and, unless `--force` is given, a pack that fails a gate: its evals must show a gain on its own
+    domain, little change elsewhere, and routing that keeps to its own questions.
 
     $ mbpm publish legal-pack --registry ~/packs --dry-run
     $ mbpm publish legal-pack --registry ~/packs

@@ -84,6 +84,7 @@ def command(
             "manifest": manifest.model_dump(mode="json"),
             "digest": manifest.digest(),
             "evals": evals.model_dump(mode="json"),
+            "forced": list(line.forced) if line is not None else [],
             "versions": versions,
         }
     )
@@ -181,15 +182,24 @@ def _print(
         out.line(f"{title:<11}{_flat(text)}")
     out.line()
     for metric in evals.metrics:
+        chance = "" if metric.baseline is None else f", chance {metric.baseline:.3g}"
         out.line(
             f"{_flat(metric.name)}: {metric.base:.4g} -> {metric.pack:.4g}, gain {metric.gain:.4g} "
             f"({metric.gain_low:.4g} to {metric.gain_high:.4g}), {metric.rows} held-out rows"
+            f"{chance}"
         )
     if (routing := evals.routing) is not None:
         out.line(
             f"routing: accepts {routing.recall:.1%} of its own prompts and "
             f"{routing.false_fires:.1%} of others"
         )
+    if (off := evals.off_domain) is not None:
+        out.line(
+            f"elsewhere: moves the base by {off.routed.mean:.3g} nats per token on general prompts "
+            f"where the router decides, {off.active.mean:.3g} where it is always active"
+        )
+    for reason in line.forced if line is not None else ():
+        out.warn(f"published in spite of a failed gate: {_flat(reason)}")
     if lines:
         out.line()
         texts = [x.version + (" (yanked)" if x.yanked else "") for x in lines]

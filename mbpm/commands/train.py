@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from mbpm import training_options as options
+from mbpm.parts import Parts
 from specs.errors import NotFoundError, UsageError
 from specs.manifest import DataSource
 from specs.names import check_name
@@ -18,12 +19,12 @@ from specs.names import check_name
 if TYPE_CHECKING:
     from mbpm.output import Output
     from mbpm.state import State
-    from specs.evals import Evals, Metric
     from specs.knowledge import Passage
     from trainer.data.split import Split
     from trainer.loop import StepReport
-    from trainer.make_pack import PackSpec
+    from trainer.make_pack import Made, PackSpec
     from trainer.recipe import Recipe
+    from trainer.scoring import Tick
 
 PLAIN_SECONDS = 10.0
 """How often a line is printed where there is no terminal."""
@@ -209,13 +210,14 @@ def command(
             progress,
             device=device,
             means=means,
+            installed=state.home.pack_dirs(),
         )
     if passages:
         from specs.manifest import KNOWLEDGE_FILE
         from trainer.data.knowledge import write_knowledge
 
         write_knowledge(folder / KNOWLEDGE_FILE, passages)
-    _show(state.out, folder, made.evals)
+    _show(state.out, folder, made)
 
 
 class _OwnData(NamedTuple):
@@ -278,6 +280,7 @@ def _spec(
 
 
 def _recipe_spec(recipe: Recipe) -> PackSpec:
+    from specs.pack_toml import Gates
     from trainer.make_pack import PackSpec
 
     return PackSpec(
@@ -288,6 +291,7 @@ def _recipe_spec(recipe: Recipe) -> PackSpec:
         license=recipe.license,
         sources=recipe.records,
         recipe=recipe.digest(),
+        gates=recipe.gates or Gates(),
     )
 
 
@@ -321,6 +325,7 @@ class _Progress(AbstractContextManager["_Progress"]):
         self.task: Any = None
         self.said = 0.0
         self.losses: list[float] = []
+        self._parts = Parts(out)
         self.live = out.mode == "human" and sys.stderr.isatty()
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
@@ -330,6 +335,7 @@ class _Progress(AbstractContextManager["_Progress"]):
             self.out.note("stopped; a checkpoint stands, and the same command goes on from there")
 
     def _stop(self) -> None:
+        self._parts.stop()
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
@@ -363,6 +369,10 @@ class _Progress(AbstractContextManager["_Progress"]):
             )
             self.task = self.bar.add_task("", total=1, epoch=1, loss=0.0, curve="", speed=0.0)
 
+    def part(self, text: str, rows: int) -> Tick:
+        self._stop()
+        return self._parts(text, rows)
+
     def step(self, report: StepReport) -> None:
         self.losses.append(report.loss)
         if self.bar is not None:
@@ -391,27 +401,21 @@ class _Progress(AbstractContextManager["_Progress"]):
                 self.out.note(text)
 
 
-def _show(out: Output, folder: Path, evals: Evals) -> None:
-    out.table(
-        ["metric", "base", "with pack", "gain", "95 % interval", "rows"],
-        [_row(m) for m in evals.metrics],
-    )
-    if (routing := evals.routing) is not None:
-        out.line(
-            f"routing: takes {routing.recall:.1%} of its own held-out prompts, "
-            f"{routing.false_fires:.1%} of others"
-        )
+def _show(out: Output, folder: Path, made: Made) -> None:
+    from mbpm.measured import print_evals, verdict
+    from registry_index.gates import failed_gates
+
+    failed = failed_gates(made.evals, made.pack.gates)
+    print_evals(out, made.evals)
     out.line(f"pack folder: {folder}")
-    out.result({"folder": str(folder), "evals": evals.model_dump(mode="json")})
-    if evals.metrics[0].gain_low <= 0:
-        out.warn(
-            f"no certain gain on {evals.metrics[0].name}: `mbpm publish` will refuse this pack"
-        )
+    verdict(out, failed)
+    out.result(
+        {
+            "folder": str(folder),
+            "evals": made.evals.model_dump(mode="json"),
+            "gates": {"passed": not failed, "failed": failed},
+        }
+    )
     # without a separator it would be taken for a name
     place = folder if len(folder.parts) > 1 else f"./{folder}"
     out.hint(f"`mbpm install {place}`")
-
-
-def _row(m: Metric) -> list[str]:
-    interval = f"[{m.gain_low:+.3f}, {m.gain_high:+.3f}]"
-    return [m.name, f"{m.base:.3f}", f"{m.pack:.3f}", f"{m.gain:+.3f}", interval, str(m.rows)]

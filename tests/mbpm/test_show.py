@@ -10,6 +10,7 @@ import pytest
 from registry_index.tree import Registry
 from specs.manifest import Manifest
 from tests.support.cli import Cli
+from tests.support.packs import pack_folder
 
 Publish = Callable[..., None]
 
@@ -37,6 +38,17 @@ def test_installed_pack_without_its_registry(cli: Cli, registry: Path, publish: 
     publish("alpha")
     cli.ok("install", "alpha", "--registry", registry, "--yes")
     assert "alpha 1.0.0" in cli.ok("show", "alpha").out
+
+
+def test_what_force_overrode_is_shown(cli: Cli, registry: Path, tmp_path: Path) -> None:
+    folder = pack_folder(tmp_path / "p", "alpha", metric={"gain_low": -1.0})
+    cli.ok("publish", folder, "--registry", registry, "--yes", "--force")
+    for _ in range(2):
+        shown = cli.ok("show", "alpha", "--registry", registry)
+        assert "published in spite of a failed gate: no gain shown on `perplexity`" in shown.err
+        (reason,) = cli.ok("show", "alpha", "--registry", registry, "--json").json["forced"]
+        assert "must begin above 0" in reason
+        cli.ok("install", "alpha", "--registry", registry, "--yes")
 
 
 def test_unknown_pack(cli: Cli, registry: Path, publish: Publish) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tomli
+import tomli_w
 
 from mbpm.__main__ import run
 from registry_index.publish import publish_base
@@ -53,6 +54,12 @@ def test_a_pack_from_own_data_goes_all_the_way(ready: Cli, bases: Path, tmp_path
     assert ready.installed() == {"legal": "0.1.0"}
     ready.ok("verify", "--deep")
 
+    refused = ready("publish", folder, "--registry", bases, "--yes")
+    assert refused.code == 9
+    assert "general prompts" in refused.err, "random weights tell no prompts apart"
+    described = tomli.loads((folder / "pack.toml").read_text("utf-8"))
+    described["gates"] |= {"max_false_fires": 1.0, "max_kl": 100.0, "max_general_loss": 1.0}
+    (folder / "pack.toml").write_text(tomli_w.dumps(described), "utf-8")
     ready.ok("publish", folder, "--registry", bases, "--yes")
     twice = ready("publish", folder, "--registry", bases, "--yes")
     assert twice.code == 1

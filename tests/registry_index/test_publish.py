@@ -20,7 +20,7 @@ import pytest
 
 from registry_index import writing as writing_module
 from registry_index.packing import build_manifest
-from registry_index.publish import Release, check_release, failed_gates, publish, publish_base
+from registry_index.publish import Release, check_release, publish, publish_base
 from registry_index.summarising import rebuild
 from registry_index.summary import read_summary
 from registry_index.tree import Registry
@@ -36,7 +36,6 @@ from specs.errors import (
 )
 from specs.index_line import IndexLine
 from specs.manifest import Manifest
-from specs.pack_toml import Gates
 from tests.support.packs import (
     MODULES,
     adapter_tensors,
@@ -202,10 +201,17 @@ def test_no_gain_is_refused_unless_forced_and_recorded(
     assert any(words in reason for reason in line.forced)
 
 
-def test_the_author_can_ask_for_more_gain(tmp_path: Path) -> None:
-    assert failed_gates(evals("legal"), Gates(min_gain=7.9)) == []
-    (reason,) = failed_gates(evals("legal"), Gates(min_gain=8.0))
-    assert "must begin above 8" in reason
+def test_what_was_not_measured_is_refused_with_the_way_to_measure_it(
+    tmp_path: Path, root: Path
+) -> None:
+    bare = evals("legal").model_copy(update={"routing": None, "off_domain": None})
+    folder = pack_folder(tmp_path / "p", "legal", files={"evals.json": bare.canonical()})
+    with pytest.raises(GateError, match="nothing was measured of its routing") as caught:
+        published(folder, root)
+    assert "`mbpm eval FOLDER --save`" in str(caught.value.hint)
+    assert len(caught.value.details["failed"]) == 2  # type: ignore[arg-type]
+    published(folder, root, force=True)
+    assert len(Registry(root).lines("legal")[0].forced) == 2
 
 
 def test_force_says_nothing_where_nothing_failed(tmp_path: Path, root: Path) -> None:

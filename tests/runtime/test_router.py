@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,6 +206,11 @@ def test_routing_data_of_another_base_is_refused(clouds: Clouds, tmp_path: Path)
         ({"threshold": "high"}, "`threshold` is not a number"),
         ({"threshold": "inf"}, "`threshold` is not a number"),
         ({"format": "2"}, "format 1"),
+        ({"validation": "no list"}, "`validation` is not a list of at most 64 questions"),
+        ({"negatives": "[1]"}, "`negatives` is not a list"),
+        ({"negatives": "[" * 5000}, "`negatives` is not a list"),
+        ({"validation": json.dumps(["q"] * 65)}, "`validation` is not a list"),
+        ({"validation": json.dumps(["q" * 501])}, "`validation` is not a list"),
     ],
 )
 def test_damaged_routing_data_is_refused(
@@ -222,6 +228,34 @@ def test_damaged_routing_data_is_refused(
     save_file(tensors, file, metadata)
     with pytest.raises(IntegrityError, match=message):
         PackRouting.load(file, base)
+
+
+def test_questions_come_back(clouds: Clouds, tmp_path: Path) -> None:
+    base, file = clouds.base(), tmp_path / "routing.safetensors"
+    asked = {"validation": ("What is a lien?", "Was ist § 5?"), "negatives": ("What is a lion?",)}
+    pack = replace(clouds.pack(base, "law"), **asked)
+    file.write_bytes(pack.save())
+    again = PackRouting.load(file, base)
+    assert (again.validation, again.negatives) == (pack.validation, pack.negatives)
+    file.write_bytes(clouds.pack(base, "law").save())
+    assert PackRouting.load(file, base).validation == ()
+
+
+def test_hard_negatives_are_told_apart(clouds: Clouds) -> None:
+    """A neighbour half-way to the pack's own prompts, which no general prompt is near."""
+    clouds.packs["neighbour"] = (
+        clouds.packs["law"] * 0.6 + clouds._centre() * np.linalg.norm(clouds.packs["law"]) * 0.3
+    )
+    base = clouds.base()
+    own, held, general = clouds.own("law", 200), clouds.own("law", 200), clouds.general(400)[0]
+    plain = fit_pack(base, own, held, general)
+    hard = fit_pack(base, own, held, general, clouds.own("neighbour", 40))
+    fresh = base.whiten(clouds.own("neighbour", 300))
+    fires = [np.mean(p.score(fresh) >= p.threshold) for p in (plain, hard)]
+    assert fires[0] > 0.5
+    assert fires[1] < fires[0] / 2
+    assert hard.recall >= 0.9
+    assert np.mean(hard.score(base.whiten(own))) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_truncated_file_is_refused(clouds: Clouds, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from registry_index.packing import build_manifest
 from registry_index.publish import Release, check_release, publish, publish_base
 from specs.base_card import WEIGHTS_FILE, BaseBlob, BaseCard, ModuleShape
 from specs.blobs import Blob, FileSource, Source
-from specs.evals import Evals, Metric
+from specs.evals import Divergence, Evals, Metric, OffDomain, RoutingEval
 
 FINGERPRINT = "b" * 64
 MODULES = {
@@ -73,7 +73,7 @@ def adapter_tensors(
 
 
 def evals(domain: str, *, fingerprint: str = FINGERPRINT, **changes: Any) -> Evals:
-    """Evals whose one metric shows a gain; `changes` are to that metric."""
+    """Evals that pass every gate; `changes` are to their one metric."""
     values: dict[str, Any] = {
         "name": "perplexity",
         "higher_is_better": False,
@@ -91,7 +91,36 @@ def evals(domain: str, *, fingerprint: str = FINGERPRINT, **changes: Any) -> Eva
         runtime="test",
         seed=0,
         metrics=(Metric(**(values | changes)),),
+        routing=RoutingEval(recall=0.95, false_fires=0.02, own_rows=50, background_rows=100),
+        off_domain=off_domain(),
     )
+
+
+def off_domain(**changes: Any) -> OffDomain:
+    """What was measured of a pack that harms nothing; `changes` are to its fields."""
+    suite = Metric(
+        name="general_accuracy",
+        higher_is_better=True,
+        base=0.5,
+        pack=0.5,
+        gain=0.0,
+        gain_low=-0.01,
+        gain_high=0.01,
+        rows=100,
+        groups=100,
+        baseline=0.25,
+    )
+    values: dict[str, Any] = {
+        "prompts": 50,
+        "tokens": 500,
+        "identical": True,
+        "taken": 1,
+        "active": Divergence(mean=0.5, p95=1.5, p99=3.0),
+        "routed": Divergence(mean=0.01, p95=0.0, p99=0.2),
+        "suite_active": suite,
+        "suite_routed": suite,
+    }
+    return OffDomain(**(values | changes))
 
 
 def pack_toml(name: str, version: str = "1.0.0", **changes: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter
 from gguf.quants import quantize
 
+import trainer.off_domain
 import trainer.routing
 from runtime.gguf_file import fingerprint, model_config, open_gguf
 from runtime.modules import module_shapes
@@ -123,9 +124,13 @@ def make_tiny_base(folder: Path) -> Path:
 
 @contextmanager
 def few_general_prompts() -> Iterator[None]:
-    """Calibrate routing with a twentieth of the general prompts."""
+    """Calibrate routing with a twentieth of the general prompts, and a tenth of the suite."""
     few = trainer.routing.general_prompts()[::20]
-    with mock.patch.object(trainer.routing, "general_prompts", lambda: few):
+    suite = trainer.off_domain.general_suite()[::10]
+    with (
+        mock.patch.object(trainer.routing, "general_prompts", lambda: few),
+        mock.patch.object(trainer.off_domain, "general_suite", lambda: suite),
+    ):
         yield
 
 

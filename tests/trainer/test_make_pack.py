@@ -29,6 +29,7 @@ from trainer.data.split import split_by_group
 from trainer.loop import StepReport
 from trainer.make_pack import Made, PackSpec, make_pack
 from trainer.pack_folder import write_pack_folder
+from trainer.scoring import Tick, unwatched
 
 DATA = Path(__file__).parents[1] / "data" / "legal-mini.jsonl"
 SPEC = PackSpec("legal", "0.1.0", "legal", "legal words", "CC0-1.0")
@@ -43,6 +44,9 @@ class Silent:
 
     def step(self, report: StepReport) -> None:
         assert report.steps >= report.step
+
+    def part(self, text: str, rows: int) -> Tick:
+        return unwatched
 
 
 @pytest.fixture(scope="module")

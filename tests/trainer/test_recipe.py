@@ -55,6 +55,18 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
     assert load_recipe(other).name == "mine"
 
 
+def test_gates_of_a_recipe(tmp_path: Path) -> None:
+    text = f"{BUNDLED}\n[gates]\nmin_gain = 2.0\nmax_taken = 0.4\n"
+    gates = load_recipe(written(tmp_path, text)).gates
+    assert gates is not None
+    assert (gates.min_gain, gates.max_taken, gates.max_kl) == (2.0, 0.4, 0.1)
+    without = load_recipe("medical")
+    assert without.gates is None
+    assert b"gates" not in without.canonical(), "their digests stay"
+    with pytest.raises(IntegrityError, match="max_taken"):
+        load_recipe(written(tmp_path, f"{BUNDLED}\n[gates]\nmax_taken = 2.0\n"))
+
+
 def test_data_is_a_function_of_the_recipe(tmp_path: Path) -> None:
     raw = big_ontology()
     recipe = hpo_only(raw)

@@ -28,6 +28,8 @@ class Example:
     file). `choices`, where there are any, are all answers to score, the right one among them.
     `kind` tells sorts of examples apart in reports. `rejected`, where it is not empty, is a worse
     answer to the same messages: the example is a preference pair (`answer` over `rejected`).
+    `tests`, where there are any, are a program that runs behind the code of an answer and comes to
+    its end where that is right.
     """
 
     messages: tuple[Message, ...]
@@ -35,6 +37,7 @@ class Example:
     choices: tuple[str, ...] = ()
     kind: str = ""
     rejected: str = ""
+    tests: str = ""
 
     @classmethod
     def of_pair(
@@ -46,10 +49,11 @@ class Example:
         choices: tuple[str, ...] = (),
         kind: str = "",
         rejected: str = "",
+        tests: str = "",
     ) -> Example:
         """One question and its answer."""
         messages = (Message("user", prompt), Message("assistant", answer))
-        return cls(messages, group, choices, kind, rejected)
+        return cls(messages, group, choices, kind, rejected, tests)
 
     @property
     def answer(self) -> str:

@@ -58,7 +58,9 @@ def examples_of(row: Row, where: str, group_by: str = "group") -> list[Example]:
         answer = _text(row[key], key, where)
         choices = _choices(row.get("choices"), answer, key, where)
         group = group or group_of(prompt[-1].content)
-        return [Example((*prompt, Message("assistant", answer)), group, choices, kind)]
+        messages = (*prompt, Message("assistant", answer))
+        tests = _optional(row, "tests", where) or ""
+        return [Example(messages, group, choices, kind, tests=tests)]
     if "text" in row and not answers:
         text = _text(row["text"], "text", where)
         return continuations(text, "", group or group_of(text), kind or "continuation")

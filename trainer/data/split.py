@@ -54,9 +54,9 @@ def split_by_group(examples: Sequence[Example], *, fraction: float = 0.1, seed: 
             f"too little data to train on: {len(train)} examples beside "
             f"{len(examples) - len(train)} held-out ones (expected at least {MIN_TRAIN_EXAMPLES})"
         )
-    asked = {_key(e) for e in train}
+    asked = {prompt_key(e) for e in train}
     rest = [e for e in examples if e.group in held]
-    kept = tuple(e for e in rest if _key(e) not in asked)
+    kept = tuple(e for e in rest if prompt_key(e) not in asked)
     left = len({e.group for e in kept})
     if left < MIN_HELD_OUT_GROUPS:
         raise UsageError(
@@ -144,7 +144,7 @@ def without_near_repeats(split: Split) -> Split:
     return Split(split.train, tuple(kept), split.dropped + dropped)
 
 
-def _key(example: Example) -> str:
+def prompt_key(example: Example) -> str:
     """What an example asks; a prompt of punctuation alone counts as it is written."""
     texts = (m.content for m in example.messages[:-1])
     return "\n".join(normalise(text) or text for text in texts)

@@ -1,0 +1,82 @@
+"""The gates: what passes, what fails, and that the reasons carry the numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from registry_index.gates import failed_gates
+from specs.evals import Divergence, Evals, RoutingEval, Taken
+from specs.pack_toml import Gates
+from tests.support.packs import evals, off_domain
+
+ROUTING: dict[str, Any] = {
+    "recall": 0.9, "false_fires": 0.02, "own_rows": 50, "background_rows": 200,
+}  # fmt: skip
+
+
+def routed(**changes: Any) -> Evals:
+    return evals("law").model_copy(update={"routing": RoutingEval(**(ROUTING | changes))})
+
+
+def harmful(**changes: Any) -> Evals:
+    return evals("law").model_copy(update={"off_domain": off_domain(**changes)})
+
+
+def test_a_good_pack_passes() -> None:
+    assert failed_gates(evals("law"), Gates()) == []
+
+
+def test_the_author_can_ask_for_more_gain() -> None:
+    assert failed_gates(evals("law"), Gates(min_gain=7.9)) == []
+    (reason,) = failed_gates(evals("law"), Gates(min_gain=8.0))
+    assert "must begin above 8" in reason
+
+
+def test_routing_that_takes_general_prompts() -> None:
+    assert failed_gates(routed(false_fires=0.05), Gates()) == []
+    (reason,) = failed_gates(routed(false_fires=0.06), Gates())
+    assert reason == ("the router gives it 6.0% of 200 general prompts (at most 5.0% is its share)")
+    assert failed_gates(routed(false_fires=0.06), Gates(max_false_fires=0.1)) == []
+
+
+def test_routing_measured_on_nothing() -> None:
+    (reason,) = failed_gates(routed(background_rows=0, false_fires=0.0), Gates())
+    assert "on no general prompts" in reason
+
+
+def test_routing_that_takes_another_pack_s_questions() -> None:
+    others = (Taken(pack="tax", rows=16, share=0.25), Taken(pack="tenancy", rows=16, share=0.1))
+    (reason,) = failed_gates(routed(others=others), Gates())
+    assert "takes 25.0% of 16 questions of the pack `tax`" in reason
+    assert failed_gates(routed(others=others), Gates(max_taken=0.5)) == []
+
+
+@pytest.mark.parametrize(("mean", "passes"), [(0.1, True), (0.11, False)])
+def test_divergence_where_the_router_decides(mean: float, passes: bool) -> None:
+    failed = failed_gates(harmful(routed=Divergence(mean=mean, p95=1.0, p99=2.0)), Gates())
+    assert (failed == []) is passes
+    assert passes or "0.11 nats per token on 50 general prompts" in failed[0]
+
+
+def test_divergence_with_the_pack_active_is_told_and_gates_nothing() -> None:
+    """Who names a pack wants it; what it does when it was not asked for is the harm."""
+    assert failed_gates(harmful(active=Divergence(mean=9.0, p95=9.0, p99=9.0)), Gates()) == []
+
+
+def test_what_the_general_suite_may_lose() -> None:
+    suite = off_domain().suite_routed.model_copy(update={"gain": -0.04, "gain_low": -0.06})
+    (reason,) = failed_gates(harmful(suite_routed=suite), Gates())
+    assert "may lose 6.0% of accuracy" in reason
+    assert failed_gates(harmful(suite_routed=suite), Gates(max_general_loss=0.06)) == []
+
+
+def test_a_base_that_a_loaded_pack_changes() -> None:
+    (reason,) = failed_gates(harmful(identical=False), Gates(max_kl=100, max_general_loss=1.0))
+    assert "other logits" in reason
+
+
+def test_every_reason_is_told() -> None:
+    bad = evals("law", gain_low=-1.0).model_copy(update={"routing": None, "off_domain": None})
+    assert len(failed_gates(bad, Gates())) == 3
