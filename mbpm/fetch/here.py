@@ -9,7 +9,7 @@ from mbpm.fetch.assembly import open_part
 from mbpm.fetch.failures import called
 from mbpm.fetch.wanted import AnySource, Wanted
 from mbpm.output import Silent, size
-from specs.blobs import FileSource, HubSource, WheelSource
+from specs.blobs import FileSource, HubSource, SdistSource, WheelSource
 from specs.errors import MbpmError, NetworkError
 
 if TYPE_CHECKING:
@@ -52,18 +52,18 @@ def _is_local(source: AnySource, store: Store, item: Wanted) -> bool:
         from mbpm.fetch.hub import cached
 
         return cached(source) is not None
-    if isinstance(source, WheelSource):
+    if isinstance(source, (WheelSource, SdistSource)):
         from mbpm.fetch.wheel import kept
 
         return kept(source, store.parts) or _in_folders(source, store)
     return False
 
 
-def _in_folders(source: WheelSource, store: Store) -> bool:
+def _in_folders(source: WheelSource | SdistSource, store: Store) -> bool:
     from mbpm.fetch.pip import find_local, read_config
 
     try:
         config = read_config(store.parts)
     except MbpmError:
         return False
-    return all(find_local(member, config) for member in source.parts)
+    return all(find_local(member, config, source.kind) for member in source.parts)

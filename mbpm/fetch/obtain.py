@@ -18,7 +18,7 @@ from mbpm.fetch.here import check_offline
 from mbpm.fetch.job import Job, Round
 from mbpm.fetch.wanted import AnySource, PieceSource, Wanted
 from mbpm.files import check_space
-from specs.blobs import FileSource, HubSource, UrlSource, WheelSource
+from specs.blobs import FileSource, HubSource, SdistSource, UrlSource, WheelSource
 from specs.errors import DoesNotFitError, IntegrityError, MbpmError, UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _check_space(store: Store, items: Sequence[Wanted]) -> None:
     for item in items:
         begun = sum(parts.on_disk(p) for p in store.parts.glob(f"{item.blob.sha256}.*.part"))
         needed += max(0, item.blob.size - begun)
-        if isinstance(item.sources[0] if item.sources else None, WheelSource):
+        if isinstance(item.sources[0] if item.sources else None, (WheelSource, SdistSource)):
             # the wheel is there until the blob is done
             needed += item.blob.size
     what = items[0].what if len(items) == 1 else f"what is to be fetched ({len(items)} files)"
@@ -90,8 +90,8 @@ def _left_behind(store: Store, items: Sequence[Wanted]) -> list[str]:
     keys = [item.blob.sha256 for item in items]
     for item in items:
         for source in item.sources:
-            if isinstance(source, WheelSource):
-                wheels = (parts.wheel_path(store.parts, m.package, m.version) for m in source.parts)
+            if isinstance(source, (WheelSource, SdistSource)):
+                wheels = (parts.archive_path(store.parts, source.kind, m) for m in source.parts)
                 keys.extend(wheel.name for wheel in wheels)
     return keys
 

@@ -20,9 +20,13 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from mbpm.files import remove
 from mbpm.processes import alive
+
+if TYPE_CHECKING:
+    from specs.blobs import WheelMember
 
 LEASE_SECONDS = 15 * 60
 """After this long without a sign of life a part is free, even if its owner may be alive."""
@@ -127,9 +131,10 @@ def clear(parts: Path, keys: Iterable[str]) -> None:
                 remove(path)
 
 
-def wheel_path(parts: Path, package: str, version: str) -> Path:
-    """Where a finished wheel waits until the blobs it is for are done."""
-    return parts / f"{package}-{version}.whl"
+def archive_path(parts: Path, kind: Literal["wheel", "sdist"], member: WheelMember) -> Path:
+    """Where a finished wheel or source archive waits until the blobs it is for are done."""
+    suffix = ".whl" if kind == "wheel" else ".tar.gz"
+    return parts / f"{member.package}-{member.version}{suffix}"
 
 
 def on_disk(path: Path) -> int:

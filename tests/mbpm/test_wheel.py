@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import random
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from mbpm.fetch import limits
 from registry_index.publish import publish_base
-from specs.blobs import FileSource, WheelMember, WheelSource
+from specs.blobs import FileSource, SdistSource, WheelMember, WheelSource
 from tests.support.cli import Cli
 from tests.support.packs import tiny_base
 from tests.support.servers import Site, add_to_index, serve, wheel
@@ -38,12 +40,69 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield site
 
 
-def offer(tmp_path: Path, *sources: WheelSource | FileSource) -> Path:
+def offer(tmp_path: Path, *sources: WheelSource | SdistSource | FileSource) -> Path:
     root = tmp_path / "registry"
     card = tiny_base(tmp_path / "files", weights=DATA, sources=sources)
     (tmp_path / "files" / "tiny.gguf").unlink()
     publish_base(card, root)
     return root
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    """A source archive with these members."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for path, data in members.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("tiny-1.0/link.bin")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return stream.getvalue()
+
+
+def test_members_of_a_source_archive(cli: Cli, site: Site, tmp_path: Path) -> None:
+    names = ("data/a.bin", "data/b.bin")
+    source = SdistSource(
+        parts=tuple(WheelMember(package="Ti.ny", version="1.0", member=name) for name in names)
+    )
+    members = {
+        "tiny-1.0/setup.py": b"raise SystemExit(1)",
+        "tiny-1.0/data/a.bin": DATA[:HALF],
+        "tiny-1.0/data/b.bin": DATA[HALF:],
+    }
+    root = offer(tmp_path, source)
+    add_to_index(site, "ti-ny", "1.0", archive(members), ".tar.gz")
+    install(cli, root)
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "code", "told"),
+    [
+        ("data/none.bin", archive({"t-1.0/data/a.bin": DATA}), 3, "has no member `data/none.bin`"),
+        ("link.bin", archive({"t-1.0/data/a.bin": DATA}), 3, "has no member `link.bin`"),
+        ("data/a.bin", archive({"t-1.0/data/a.bin": DATA * 2}), 5, "at most 300,000 are expected"),
+        ("data/a.bin", archive({"t-1.0/data/a.bin": DATA})[:-9000], 5, "is damaged"),
+        ("data/a.bin", b"no archive", 5, "is damaged"),
+    ],
+)
+def test_a_source_archive_that_is_wrong(
+    cli: Cli, site: Site, tmp_path: Path, member: str, data: bytes, code: int, told: str
+) -> None:
+    part = WheelMember(package="t", version="1.0", member=member)
+    root = offer(tmp_path, SdistSource(parts=(part,)))
+    add_to_index(site, "t", "1.0", data, ".tar.gz")
+    result = cli("base", "install", "tiny", "--registry", root, "--yes")
+    assert (result.code, told in result.err) == (code, True), result
+
+
+def test_a_source_archive_that_no_index_has(cli: Cli, site: Site, tmp_path: Path) -> None:
+    part = WheelMember(package="t", version="1.0", member="a")
+    root = offer(tmp_path, SdistSource(parts=(part,)))
+    add_to_index(site, "t", "1.0", wheel("t", "1.0", {"a": DATA}))
+    result = cli("base", "install", "tiny", "--registry", root, "--yes")
+    assert (result.code, "no index that pip is configured with" in result.err) == (3, True), result
 
 
 def install(cli: Cli, root: Path) -> None:

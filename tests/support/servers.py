@@ -188,9 +188,11 @@ def wheel(package: str, version: str, members: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def add_to_index(site: Site, package: str, version: str, data: bytes) -> str:
+def add_to_index(
+    site: Site, package: str, version: str, data: bytes, end: str = "-py3-none-any.whl"
+) -> str:
     """Offer a wheel in a simple index under `/simple/`; returns the wheel's path."""
-    file = f"{package.replace('-', '_')}-{version}-py3-none-any.whl"
+    file = f"{package.replace('-', '_')}-{version}{end}"
     path = f"/files/{file}"
     site.files[path] = data
     digest = hashlib.sha256(data).hexdigest()

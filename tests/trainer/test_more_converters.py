@@ -11,7 +11,7 @@ import re
 import pytest
 
 from specs.errors import IntegrityError
-from trainer.data.converters import articles, codeio, licences, privacyqa, worked
+from trainer.data.converters import articles, codeio, licences, plays, privacyqa, worked
 from trainer.recipe import load_recipe
 
 
@@ -77,6 +77,30 @@ def test_articles_are_quoted_and_named() -> None:
     )
     assert by_kind["article-title"].answer == "Article 7 is about this: Right."
     assert len({e.group for e in made}) == 1
+
+
+WORKS = (
+    "THE ENDTHE LONG DAYS\n\nby William Shakespeare\n\nPersons.\n\nACT I.\n\n"
+    + "KING.\nLet us go, and speak no more of it to any man that lives.\n\n" * 40
+    + "THE ENDA LOVER'S\n  COMPLAINT\nTHE SONNETS\nby William Shakespeare\n\n\nI\n\n"
+    + "From fairest creatures\n" * 13
+    + "  The end of it.\n\nII\n\nToo short.\n"
+)
+
+
+def test_plays_go_on_and_sonnets_are_whole() -> None:
+    made = plays.convert(WORKS.encode(), plays.PlaysOptions(passages=3), 1)
+    assert [title for title, _ in plays.works(WORKS)] == ["THE LONG DAYS", "THE SONNETS"]
+    scenes = [e for e in made if e.kind == "scene"]
+    (sonnet,) = (e for e in made if e.kind == "sonnet")
+    assert len(scenes) == 3
+    assert {e.group for e in scenes} == {"THE LONG DAYS"}
+    assert not any("Persons." in e.messages[0].content for e in scenes)
+    assert sonnet.answer.endswith("\n  The end of it.")
+    assert sonnet.answer.count("\n") == 13
+    assert "From fairest creatures" in sonnet.messages[0].content
+    with pytest.raises(IntegrityError, match="holds no work"):
+        plays.convert(b"nothing", plays.PlaysOptions(passages=3), 1)
 
 
 PROGRAM = "# import necessary packages\nimport math\n\n# main function\ndef main_solution(x):\n    return math.floor(x)"  # noqa: E501
@@ -175,7 +199,7 @@ def test_worked_problems_are_right_in_every_step() -> None:
     assert made == worked.generate(worked.WorkedOptions(each=60), 9)
 
 
-@pytest.mark.parametrize("name", ["legal", "code", "reasoning"])
+@pytest.mark.parametrize("name", ["legal", "code", "creative", "reasoning"])
 def test_bundled_recipes_say_where_everything_is_from(name: str) -> None:
     recipe = load_recipe(name)
     assert (recipe.name, recipe.domain) == (name, name)
