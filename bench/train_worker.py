@@ -35,6 +35,7 @@ def _ours(base_dir: Path, threads: int) -> tuple[Callable[[Rows, int], None], St
     from trainer.device import compute_type
     from trainer.distributed import World
     from trainer.lora import TrainableAdapter
+    from trainer.memory import trim
     from trainer.objective import Answers
     from trainer.prompts import Prompts
     from trainer.steps import Steps
@@ -45,6 +46,7 @@ def _ours(base_dir: Path, threads: int) -> tuple[Callable[[Rows, int], None], St
     card = BaseCard.read(base_dir / CARD_FILE)
     file = open_gguf(base_dir / WEIGHTS_FILE)
     model = Model(file, model_config(file), cpu, partial(DequantLinear, device=cpu, dtype=dtype))
+    trim()
     adapter = TrainableAdapter(card, RANK, ALPHA / RANK, 0, cpu)
     optimizer = torch.optim.AdamW(adapter.flat.values(), lr=RATE, weight_decay=0.0)
     workers = Workers(threads)

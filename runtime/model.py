@@ -194,6 +194,10 @@ class Model:
         x = _dequantized_rows(self._embedding, tokens.reshape(-1))
         return x.reshape(*tokens.shape, -1).to(self.device)
 
+    def let_go(self) -> None:
+        """Give the pages of the file that rows were read from back to the system."""
+        self._file.let_go()
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 [n, vocabulary] of normed hidden states [n, D].
 

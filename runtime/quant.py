@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from runtime.codes import GROUP, Codes
+from runtime.engine import F32
 
 PACK_ROWS = 64
 """Rows packed at a time: whole blocks of the packed form (16, 32 or 64 rows, by processor)."""
@@ -97,9 +98,13 @@ class DequantLinear:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
         self.data = move(data)
-        half = codes.scale.astype(np.float16)  # exact wherever the file itself holds float16
-        self.scale = move((half if (half == codes.scale).all() else codes.scale)[..., None])
-        self.offset = None if codes.offset is None else move(codes.offset[..., None])
+
+        def short(values: F32) -> torch.Tensor:
+            half = values.astype(np.float16)  # exact wherever the file itself holds float16
+            return move((half if (half == values).all() else values)[..., None])
+
+        self.scale = short(codes.scale)
+        self.offset = None if codes.offset is None else short(codes.offset)
 
     def weight(self, out: torch.Tensor | None = None) -> torch.Tensor:
         """The dequantised matrix [rows, columns], freshly made, or written into `out`."""

@@ -19,14 +19,15 @@ class World:
     def __init__(self) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
-        if self.size > 1 and not dist.is_initialized():
+        self._ours = self.size > 1 and not dist.is_initialized()
+        if self._ours:
             dist.init_process_group("gloo")
 
     @classmethod
     def alone(cls) -> World:
         """This process by itself, for what every process does."""
         made = cls.__new__(cls)
-        made.size, made.rank = 1, 0
+        made.size, made.rank, made._ours = 1, 0, False
         return made
 
     @property
@@ -36,8 +37,9 @@ class World:
 
     def finish(self) -> None:
         """Wait for the others, and leave them."""
-        if self.size > 1 and dist.is_initialized():
+        if self.size > 1:
             dist.barrier()
+        if self._ours:
             dist.destroy_process_group()
 
     def any(self, flag: bool) -> bool:

@@ -32,6 +32,7 @@ def token_losses(
     adapter = matrices.adapter if torch.is_grad_enabled() else None
     run = Run(model, matrices, packed, prompts, recompute)
     x = model.embed(packed.tokens)
+    model.let_go()
     for index in range(len(model.layers)):
         tensors = adapter.of_layer(index) if adapter is not None else []
         x = LayerFunction.apply(x, run, index, *tensors)  # type: ignore[no-untyped-call]

@@ -12,9 +12,9 @@ import torch
 
 from trainer.frozen import HEAD, Matrices
 
-ROWS = 256
+ROWS = 128
 """Rows whose logits stand in memory at once, in the matrices' type."""
-EXACT_ROWS = 32
+EXACT_ROWS = 16
 """Rows whose logits are float32 at once."""
 _KEY = ("head", 0, HEAD)
 

@@ -7,6 +7,7 @@ holds them against what the operating system counts.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def fixed_bytes(s: Sizes) -> int:
     layer = c.hidden_size * (qkv + c.heads * c.head_dim + 3 * c.ffn_size)
     matrices = 2 * layer * s.item * 11 // 10
     head = c.vocab_size * c.hidden_size * s.item
-    logits = s.workers * c.vocab_size * (256 * s.item + 2 * 32 * 4)
+    logits = s.workers * c.vocab_size * (128 * s.item + 3 * 16 * 4)
     optimizer = s.parameters * 4 * (5 + 2 * s.workers)
     queries = min(s.row_tokens, 256)
     scores = s.workers * 4 * s.item * max(1 << 20, c.heads * queries * s.row_tokens)
@@ -169,6 +170,14 @@ def _hint(s: Sizes, budget: int, least: int) -> str:
 def megabytes(count: int) -> str:
     """`1,234 MB`, rounded up."""
     return f"{-(-count // 1_000_000)} MB"
+
+
+def trim() -> None:
+    """Give back what the C library keeps of freed memory; after loading that is a good deal."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident() -> int:

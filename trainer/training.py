@@ -28,6 +28,7 @@ from trainer.data.example import Example, Message
 from trainer.device import compute_type
 from trainer.distributed import World
 from trainer.loop import NotANumberError, Resources, Result, StepReport, fit
+from trainer.memory import trim
 from trainer.objective import Answers, Objective, Pair, Preference
 from trainer.prompts import Prompts
 from trainer.steps import Steps
@@ -182,6 +183,7 @@ def prepare(
     file = open_gguf(weights)
     make = partial(DequantLinear, device=device, dtype=compute_type(device))
     model = Model(file, model_config(file), device, make)
+    trim()
     draw = random.Random(config.seed)
     if not prefers([*training, *held_out], config):
         rows, watched = (
