@@ -39,6 +39,12 @@ Base = Annotated[
     typer.Option(metavar="NAME", help="An installed base", rich_help_panel=_CHOOSE),
 ]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`", rich_help_panel=_CHOOSE)]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="`auto`, `native` (the processor, no torch) or `torch`", rich_help_panel=_CHOOSE
+    ),
+]
 System = Annotated[
     str | None,
     typer.Option(
@@ -121,12 +127,14 @@ def next_seed(settings: Sampling) -> Sampling:
     return replace(settings, seed=(settings.seed + 1) % (1 << 63))
 
 
-def load(state: State, base: str | None, device: str, context: int | None, pack: str) -> Loaded:
+def load(
+    state: State, base: str | None, device: str, context: int | None, pack: str, engine: str
+) -> Loaded:
     """Load a base and the packs installed for it.
 
     Raises:
         NotFoundError: the base or pack is not installed.
-        UsageError: a context that no conversation fits.
+        UsageError: a context that no conversation fits, or no such engine or device here.
     """
     if context is not None and context < 32:
         raise UsageError(f"`--context` is {context} (expected 32 or more)")
@@ -140,8 +148,8 @@ def load(state: State, base: str | None, device: str, context: int | None, pack:
     from runtime.load import load as load_runtime
 
     loaded = load_runtime(
-        home.base_dir(installed), home.pack_dirs(), device=device, context=context,
-        router_table=router_table(home, generation, installed),
+        home.base_dir(installed), home.pack_dirs(), device=device, engine=engine, context=context,
+        router_table=router_table(home, generation, installed), say=state.out.note,
     )  # fmt: skip
     if pack in loaded.other_base:
         raise NotFoundError(

@@ -105,6 +105,7 @@ def _device(findings: _Findings) -> None:
     cpu = facts.cpu()
     features = " ".join(cpu.features) or "features unknown"
     findings.add("ok", "cpu", f"{cpu.name}, {cpu.threads} threads, {features}")
+    _native(findings)
     try:
         import torch
     except Exception as error:  # a broken torch fails in many ways, and all are the finding
@@ -131,6 +132,22 @@ def _device(findings: _Findings) -> None:
         )
     else:
         findings.add("ok", "cuda", "no: this torch is for the processor only")
+
+
+def _native(findings: _Findings) -> None:
+    from runtime.native import instruction_sets, why_not
+
+    reason = why_not()
+    if reason is None:
+        findings.add("ok", "native", f"the engine for this processor: {instruction_sets()[0]}")
+    else:
+        findings.add(
+            "note",
+            "native",
+            f"the engine for this processor is not here: {reason}; torch answers, more slowly",
+            "install a C++ compiler (`apt install g++`), then `pip install --force-reinstall "
+            "--no-deps --no-cache-dir mbpm`",
+        )
 
 
 def _home(home: Home, findings: _Findings) -> None:

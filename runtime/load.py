@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from runtime.routing_table import read_table
 from runtime.session import Pack, Session
 from runtime.tokenizer import Tokenizer
 from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
-from specs.errors import DoesNotFitError, IntegrityError
+from specs.errors import DoesNotFitError, IntegrityError, UsageError
 from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
 
 DEFAULT_CONTEXT = 4096
+
+ENGINES = ("auto", "native", "torch")
 
 
 @dataclass(frozen=True)
@@ -51,31 +54,33 @@ def load(
     pack_dirs: Iterable[Path],
     *,
     device: str = "auto",
+    engine: str = "auto",
     precision: Literal["packed", "float32"] = "packed",
     context: int | None = None,
     router_table: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Loaded:
     """Load a base and look at the packs; adapters are read when a conversation first needs them.
 
     Args:
         base_dir: a base folder (specs.base_card).
         pack_dirs: folders of installed packs (specs.manifest).
+        engine: as in `load_engine`.
         context: most tokens of a conversation; by default 4096, or what the base can read.
         router_table: where a table of these packs may be (runtime.routing_table); where it is not,
             or does not fit, every pack's own file is read.
+        say: told in words what takes seconds.
 
     Raises:
         IntegrityError: a file is damaged or not what it claims to be.
-        UsageError: there is no such device.
+        UsageError: there is no such device, or no such engine here.
     """
-    from runtime.torch_engine import TorchEngine
-
     found = _look(base_dir, pack_dirs)
     card = found.card
     tokenizer = Tokenizer.from_gguf(base_dir / WEIGHTS_FILE)
     return Loaded(
         card=card,
-        engine=TorchEngine(base_dir, device=device, precision=precision),
+        engine=load_engine(base_dir, engine=engine, device=device, precision=precision, say=say),
         tokenizer=tokenizer,
         chat_format=ChatFormat.from_gguf(base_dir / WEIGHTS_FILE, tokenizer),
         router=_router(base_dir, found, router_table),
@@ -85,18 +90,80 @@ def load(
     )
 
 
+def load_engine(
+    base_dir: Path,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: Literal["packed", "float32"] = "packed",
+    layers: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Engine:
+    """The engine for a base.
+
+    Args:
+        engine: `native`, `torch`, or `auto`: the native engine on the processor where it was
+            built, and torch otherwise, which is also what CUDA and float32 need.
+        layers: use only the first ones, for hidden states alone.
+        say: told in words what takes seconds.
+
+    Raises:
+        UsageError: there is no such engine or device here, or the two do not go together.
+        IntegrityError: the base is damaged.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"`{engine}` is not an engine (expected {', '.join(ENGINES)})")
+    if engine == "native" and (device not in ("auto", "cpu") or precision == "float32"):
+        raise UsageError(
+            f"the native engine computes on the processor, in few bits, not on `{device}`"
+            if precision != "float32"
+            else "the native engine computes in few bits, not in float32",
+            hint="`--engine torch` does",
+        )
+    if engine != "torch" and precision != "float32" and _on_the_cpu(engine, device):
+        from runtime.native import why_not
+
+        reason = why_not()
+        if reason is None:
+            from runtime.native.engine import NativeEngine
+
+            return NativeEngine(base_dir, layers=layers, say=say)
+        if engine == "native":
+            raise UsageError(
+                f"the native engine is not here: {reason}",
+                hint="`mbpm doctor` tells how to get it; `--engine torch` always works",
+            )
+    from runtime.torch_engine import TorchEngine
+
+    return TorchEngine(base_dir, device=device, precision=precision, layers=layers)
+
+
+def _on_the_cpu(engine: str, device: str) -> bool:
+    """Whether the processor is meant, without loading torch where no GPU can be there."""
+    if engine == "native" or device == "cpu":
+        return True
+    if device != "auto":
+        return False
+    # the driver's own files: torch finds no CUDA device where they are not
+    if sys.platform == "linux":
+        return not Path("/dev/nvidiactl").exists() and not Path("/dev/dxg").exists()
+    return sys.platform == "darwin"
+
+
 def decide(
     base_dir: Path,
     pack_dirs: Iterable[Path],
     question: str,
     *,
     device: str = "auto",
+    engine: str = "auto",
     router_table: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Decision | None:
     """What the router says to a question that begins a conversation, loading only what it looks at.
 
     Args:
-        router_table: as in `load`.
+        engine, router_table, say: as in `load`.
 
     Returns:
         None where the base was never calibrated for routing, or no pack is installed for it.
@@ -109,13 +176,11 @@ def decide(
     router = _router(base_dir, found, router_table)
     if router is None:
         return None
-    from runtime.torch_engine import TorchEngine
-
     layer, weights = router.base.layer, base_dir / WEIGHTS_FILE
-    engine = TorchEngine(base_dir, device=device, layers=layer + 1)
+    loaded = load_engine(base_dir, engine=engine, device=device, layers=layer + 1, say=say)
     chat = ChatFormat.from_gguf(weights, Tokenizer.from_gguf(weights))
     try:
-        (feature,) = features(engine, chat, [question], layer)
+        (feature,) = features(loaded, chat, [question], layer)
     except DoesNotFitError as error:
         raise DoesNotFitError(f"the question is too long: {error.message}") from None
     return router.decide(feature)

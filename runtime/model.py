@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from gguf import GGMLQuantizationType
@@ -20,7 +19,7 @@ from gguf.quants import dequantize
 from runtime.codes import Codes, read_codes
 from runtime.engine import ModelConfig
 from runtime.gguf_file import GGUFFile, GGUFTensor
-from runtime.modules import PROJECTIONS, check_weights
+from runtime.modules import PROJECTIONS, check_weights, row_order
 from runtime.quant import FloatLinear, Int4PackLinear, Linear
 from specs.errors import IntegrityError
 
@@ -143,19 +142,9 @@ class Model:
             raise IntegrityError(f"{self._file.path}: tensor `{name}` holds NaN or infinity")
         return torch.from_numpy(values).to(self.device)
 
-    def _row_order(self, name: str) -> npt.NDArray[np.intp] | None:
-        """llama GGUFs hold query and key rows in pairs for interleaved rotation; undo that."""
-        heads = {"attn_q": self.config.heads, "attn_k": self.config.kv_heads}
-        kind = name.split(".")[-2]
-        if self.config.architecture != "llama" or kind not in heads:
-            return None
-        rows = np.arange(heads[kind] * self.config.head_dim)
-        order: npt.NDArray[np.intp] = rows.reshape(heads[kind], -1, 2).swapaxes(1, 2).reshape(-1)
-        return order
-
     def _linear(self, names: Sequence[str]) -> list[Linear]:
         """One operator over the named tensors stacked by rows, or one each where bits differ."""
-        orders = [self._row_order(n) for n in names]
+        orders = [row_order(self.config, n) for n in names]
         if self._make_linear is None:
             weights = [self._file.tensor(n).dequantized() for n in names]
             weights = [w if o is None else w[o] for w, o in zip(weights, orders, strict=True)]

@@ -6,6 +6,9 @@ trade with PEFT unchanged.
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from runtime.engine import ModelConfig
 from runtime.gguf_file import GGUFFile
 from specs.base_card import ModuleShape
@@ -38,6 +41,20 @@ def module_shapes(file: GGUFFile, config: ModelConfig) -> dict[str, ModuleShape]
                 out_features=rows, in_features=columns
             )
     return shapes
+
+
+def row_order(config: ModelConfig, tensor: str) -> npt.NDArray[np.intp] | None:
+    """The order in which a tensor's rows are read; None for the file's own.
+
+    llama GGUFs hold query and key rows in pairs for interleaved rotation; this undoes it.
+    """
+    heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
+    kind = tensor.split(".")[-2]
+    if config.architecture != "llama" or kind not in heads:
+        return None
+    rows = np.arange(heads[kind] * config.head_dim)
+    order: npt.NDArray[np.intp] = rows.reshape(heads[kind], -1, 2).swapaxes(1, 2).reshape(-1)
+    return order
 
 
 def check_weights(file: GGUFFile, config: ModelConfig) -> None:

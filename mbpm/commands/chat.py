@@ -36,6 +36,7 @@ def command(
     pack: answering.Pack = "auto",
     base: answering.Base = None,
     device: answering.Device = "auto",
+    engine: answering.Engine = "auto",
     context: answering.Context = None,
     system: answering.System = None,
     explain: answering.Explain = False,
@@ -66,7 +67,7 @@ def command(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, seed=seed,
     )  # fmt: skip
-    loaded = answering.load(state, base, device, context, pack)
+    loaded = answering.load(state, base, device, context, pack, engine)
     chat = Chat(loaded, out, settings, max_tokens, system, pack, explain)
     if not sys.stdin.isatty():
         _converse(chat.take, _piped())

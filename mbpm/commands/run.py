@@ -30,6 +30,7 @@ def command(
     pack: answering.Pack = "auto",
     base: answering.Base = None,
     device: answering.Device = "auto",
+    engine: answering.Engine = "auto",
     context: answering.Context = None,
     system: answering.System = None,
     explain: answering.Explain = False,
@@ -59,7 +60,7 @@ def command(
         repetition_penalty=repetition_penalty, seed=seed,
     )  # fmt: skip
     began = time.perf_counter()
-    loaded = answering.load(state, base, device, context, pack)
+    loaded = answering.load(state, base, device, context, pack, engine)
     load_seconds = time.perf_counter() - began
 
     from runtime.session import Routed, Text

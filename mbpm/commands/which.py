@@ -28,6 +28,7 @@ def command(
     question: Annotated[str, typer.Argument(help="The question; `-` reads it from standard input")],
     base: answering.Base = None,
     device: answering.Device = "auto",
+    engine: answering.Engine = "auto",
 ) -> None:
     """Tell which pack would answer a question, and why.
 
@@ -53,8 +54,8 @@ def command(
     from runtime.load import decide
 
     decision = decide(
-        home.base_dir(installed), home.pack_dirs(), text, device=device,
-        router_table=router_table(home, generation, installed),
+        home.base_dir(installed), home.pack_dirs(), text, device=device, engine=engine,
+        router_table=router_table(home, generation, installed), say=out.note,
     )  # fmt: skip
     if decision is None:
         raise NotFoundError(

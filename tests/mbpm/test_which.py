@@ -68,7 +68,7 @@ def test_only_the_layers_that_the_router_looks_at_are_loaded(mbpm: Cli) -> None:
             made.append(self)
 
     with mock.patch("runtime.torch_engine.TorchEngine", Watched):
-        mbpm.ok("which", "How do I peel bananas?")
+        mbpm.ok("which", "How do I peel bananas?", "--engine", "torch")
     (engine,) = made
     assert len(engine.model.layers) < engine.config.layers / 2
     assert engine.memory()["adapters"] == 0

@@ -1,0 +1,60 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+MatrixAt = tuple[str, int, int, int, list[int]]
+
+class Base:
+    threads: int
+    isa: str
+    spare_bytes: int
+    def bandwidth(self) -> float: ...
+
+class Cache:
+    length: int
+    capacity: int
+    used_bytes: int
+    def truncate(self, length: int) -> None: ...
+
+class Slot:
+    bytes: int
+
+def instruction_sets() -> list[str]: ...
+def pack(format: str, codes: U8, scale: F32, offset: F32 | None) -> U8: ...
+def unpack(
+    tiles: U8, format: str, rows: int, columns: int, codebook: Sequence[int]
+) -> F32: ...
+def linear(
+    isa: str, tiles: U8, format: str, rows: int, columns: int, codebook: Sequence[int], x: F32,
+    planes: int,
+) -> F32: ...
+def low_rank(isa: str, a: F32, b: F32, x: F32, gain: F32) -> F32: ...
+def attend(
+    isa: str, q: F32, keys: F32, values: F32, limit: Sequence[int], wide: bool
+) -> F32: ...
+def pointwise(isa: str, what: str, x: F32, w: F32, eps: float) -> F32: ...
+def base(
+    file: U8,
+    config: Mapping[str, Any],
+    layers: Sequence[tuple[list[MatrixAt], list[int]]],
+    output_norm: int,
+    embedding: MatrixAt,
+    head: MatrixAt | None,
+    isa: str,
+    threads: int,
+) -> Base: ...
+def cache(base: Base, capacity: int) -> Cache: ...
+def adapter(base: Base, pairs: Sequence[tuple[int, int, F32, F32, float]]) -> Slot: ...
+def forward(
+    base: Base,
+    sequences: Sequence[Cache],
+    tokens: Sequence[int],
+    active: Sequence[tuple[Slot, float, int, int]],
+    logits: F32 | None,
+    hidden_layer: int,
+    hidden: F32 | None,
+) -> None: ...

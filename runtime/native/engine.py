@@ -1,0 +1,289 @@
+"""The native engine: an `Engine` over packed weights and C++ kernels."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.engine import F32, ActiveAdapter, Cache, Forward, Logits
+from runtime.modules import PROJECTIONS, module_path
+from runtime.native import _native
+from runtime.native.adapter_file import read_adapter
+from runtime.native.packed import Packed, Say, open_packed
+from specs.attach import SUFFIX_A, SUFFIX_B
+from specs.base_card import CARD_FILE, BaseCard
+from specs.errors import DoesNotFitError, UsageError
+
+PASS_TOKENS = 128
+"""Tokens of a prompt that run in one native call, which bounds the memory of activations."""
+BATCH = 16
+"""Sequences that run in one native call."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence's next token in a batch."""
+
+    cache: Cache
+    token: int
+    adapters: Sequence[ActiveAdapter] = ()
+
+
+def cores() -> int:
+    """Threads to compute with: the cores this process may use, or fewer by OMP_NUM_THREADS."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(found or 1, int(asked)) if asked.isdecimal() and int(asked) else found or 1
+
+
+class NativeEngine:
+    """An `Engine` for the processor alone.
+
+    Weights are mapped, not read: 4, 5 and 8 bits as the file has them, activations in 16 bits.
+    Keys and values are held in 8 bits (keys of qwen2, whose biases make them uneven, in float16).
+    """
+
+    def __init__(
+        self,
+        base_dir: Path,
+        *,
+        precision: str = "packed",
+        layers: int | None = None,
+        threads: int | None = None,
+        isa: str = "",
+        say: Say = lambda text: None,
+    ) -> None:
+        """Args:
+        layers: use only the first ones, for hidden states alone: there are no logits then.
+        threads: by default `cores()`.
+        isa: instruction set by name; the best this processor has by default.
+        say: told in words when weights have to be prepared first.
+
+        Raises:
+            UsageError: no such instruction set here, or no such precision.
+            MbpmError: as `open_packed`.
+        """
+        card_file = base_dir / CARD_FILE
+        self.card = BaseCard.parse(card_file.read_bytes(), str(card_file))
+        known = _native.instruction_sets()
+        if isa and isa not in known:
+            raise UsageError(f"this processor cannot run `{isa}` (it has {', '.join(known)})")
+        packed = open_packed(base_dir, self.card.fingerprint, precision, say)
+        self.config = packed.config
+        self._weights = int(packed.bytes.size)
+        self._base = _base(packed, layers, isa or known[0], threads or cores())
+        self._slots: dict[int, _native.Slot] = {}
+        self._next_slot = 1
+        self._caches: weakref.WeakSet[NativeCache] = weakref.WeakSet()
+        bits = "int4" if precision == "packed" else precision
+        self.name = f"native cpu {bits} ({self._base.isa})"
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute."""
+        return self._base.threads
+
+    def new_cache(self, capacity: int) -> NativeCache:
+        """Allocate keys and values; see `Engine.new_cache`. Memory is taken as it fills."""
+        if capacity > self.config.context_length:
+            raise DoesNotFitError(
+                f"a context of {capacity:,} tokens was asked for, and {self.card.name} reads at "
+                f"most {self.config.context_length:,}",
+                hint=f"`--context {self.config.context_length}`",
+            )
+        try:
+            cache = NativeCache(self._base, capacity)
+        except MemoryError:
+            size = capacity * self.card.kv_bytes_per_token
+            raise DoesNotFitError(
+                f"no memory for a context of {capacity:,} tokens ({size:,} bytes)",
+                hint="a smaller `--context` needs less",
+            ) from None
+        self._caches.add(cache)
+        return cache
+
+    def forward(
+        self,
+        cache: Cache,
+        tokens: Sequence[int],
+        adapters: Sequence[ActiveAdapter] = (),
+        *,
+        logits: Logits = "last",
+        hidden_layer: int | None = None,
+    ) -> Forward:
+        """Append tokens to the cache; see `Engine.forward`."""
+        assert isinstance(cache, NativeCache)
+        if cache.length + len(tokens) > cache.capacity:
+            raise DoesNotFitError(
+                f"{cache.length + len(tokens):,} tokens do not fit a context of {cache.capacity:,}",
+                hint="a larger `--context` holds more",
+            )
+        ids = [int(t) for t in tokens]
+        width = self.config.vocab_size
+        scores = np.empty((len(ids) if logits == "all" else 1, width), np.float32)
+        hidden = None
+        if hidden_layer is not None:
+            hidden = np.empty((len(ids), self.config.hidden_size), np.float32)
+        for start in range(0, len(ids), PASS_TOKENS):
+            piece = ids[start : start + PASS_TOKENS]
+            end = start + len(piece)
+            part: F32 | None = None
+            if logits == "all":
+                part = scores[start:end]
+            elif logits == "last" and end == len(ids):
+                part = scores
+            self._run(
+                [cache], piece, self._active(adapters, 0, len(piece)), part,
+                hidden_layer, None if hidden is None else hidden[start:end],
+            )  # fmt: skip
+        return Forward(None if logits == "none" else scores, hidden)
+
+    def decode(self, rows: Sequence[Row]) -> F32:
+        """One token for each of several sequences, every one with adapters of its own.
+
+        Returns:
+            Logits, float32 [rows, vocab_size].
+
+        Raises:
+            DoesNotFitError: a cache is full.
+        """
+        for row in rows:
+            if row.cache.length >= row.cache.capacity:
+                raise DoesNotFitError(
+                    f"one more token does not fit a context of {row.cache.capacity:,}",
+                    hint="a larger `--context` holds more",
+                )
+        scores = np.empty((len(rows), self.config.vocab_size), np.float32)
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            active = [a for i, row in enumerate(part) for a in self._active(row.adapters, i, i + 1)]
+            self._run(
+                [row.cache for row in part], [int(row.token) for row in part], _merged(active),
+                scores[start : start + BATCH], None, None,
+            )  # fmt: skip
+        return scores
+
+    def _run(
+        self,
+        caches: Sequence[Cache],
+        tokens: list[int],
+        active: list[tuple[_native.Slot, float, int, int]],
+        logits: F32 | None,
+        hidden_layer: int | None,
+        hidden: F32 | None,
+    ) -> None:
+        held = [c.native for c in caches if isinstance(c, NativeCache)]
+        layer = -1 if hidden_layer is None else hidden_layer
+        _native.forward(self._base, held, tokens, active, logits, layer, hidden)
+
+    def _active(
+        self, adapters: Sequence[ActiveAdapter], first: int, last: int
+    ) -> list[tuple[_native.Slot, float, int, int]]:
+        return [(self._slots[a.slot], a.weight, first, last) for a in adapters if a.weight != 0.0]
+
+    def load_adapter(self, pack_dir: Path) -> int:
+        """Load a pack's adapter; see `Engine.load_adapter`."""
+        tensors, scale = read_adapter(pack_dir, self.card)
+        return self.add_adapter(tensors, scale)
+
+    def add_adapter(self, tensors: Mapping[str, F32], scale: float) -> int:
+        """Give an adapter that is in memory already a slot.
+
+        Args:
+            tensors: float32, named and shaped as in an adapter file, checked (specs.attach).
+        """
+        pairs = []
+        for layer in range(self.config.layers):
+            for index, projection in enumerate(PROJECTIONS):
+                module = module_path(layer, projection)
+                if module + SUFFIX_A in tensors:
+                    a, b = (
+                        np.ascontiguousarray(tensors[module + s], dtype=np.float32)
+                        for s in (SUFFIX_A, SUFFIX_B)
+                    )
+                    pairs.append((layer, index, a, b, scale))
+        try:
+            made = _native.adapter(self._base, pairs)
+        except MemoryError:
+            raise DoesNotFitError("no memory for another adapter") from None
+        slot = self._next_slot
+        self._next_slot += 1
+        self._slots[slot] = made
+        return slot
+
+    def unload_adapter(self, slot: int) -> None:
+        """Free a slot's memory, which the next adapter of its rank gets."""
+        del self._slots[slot]
+
+    def memory(self) -> dict[str, int]:
+        """Bytes held, by part; the weights are mapped and shared between processes."""
+        return {
+            "weights": self._weights,
+            "adapters": sum(s.bytes for s in self._slots.values()) + self._base.spare_bytes,
+            "cache": sum(c.native.used_bytes for c in self._caches),
+        }
+
+    def read_bandwidth(self) -> float:
+        """GB/s of reading the layers' weights once with all threads: what decoding cannot pass."""
+        return self._base.bandwidth()
+
+
+class NativeCache:
+    """Keys and values of one sequence."""
+
+    def __init__(self, base: _native.Base, capacity: int) -> None:
+        self.native = _native.cache(base, capacity)
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+        return self.native.length
+
+    @property
+    def capacity(self) -> int:
+        """Tokens it can hold."""
+        return self.native.capacity
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        self.native.truncate(length)
+
+
+def _merged(
+    active: list[tuple[_native.Slot, float, int, int]],
+) -> list[tuple[_native.Slot, float, int, int]]:
+    """The same with neighbouring rows of one adapter and weight taken together."""
+    merged: list[tuple[_native.Slot, float, int, int]] = []
+    for slot, weight, first, last in active:
+        if merged and merged[-1][0] is slot and merged[-1][1:] == (weight, merged[-1][2], first):
+            merged[-1] = (slot, weight, merged[-1][2], last)
+        else:
+            merged.append((slot, weight, first, last))
+    return merged
+
+
+def _base(packed: Packed, layers: int | None, isa: str, threads: int) -> _native.Base:
+    config = packed.config
+    shape: dict[str, Any] = {
+        **asdict(config),
+        "wide_keys": config.qkv_bias,
+    }
+    blocks = []
+    for layer in range(config.layers)[:layers]:
+        block = f"blk.{layer}"
+        held = [packed.matrices[f"{block}.{t}.weight"] for _, t in PROJECTIONS.values()]
+        vectors = [packed.vectors[f"{block}.{n}.weight"] for n in ("attn_norm", "ffn_norm")]
+        vectors += [packed.vectors.get(f"{block}.attn_{x}.bias", -1) for x in "qkv"]
+        blocks.append((held, vectors))
+    embedding = packed.matrices["token_embd.weight"]
+    head = packed.matrices.get("output.weight", embedding) if layers is None else None
+    return _native.base(
+        packed.bytes, shape, blocks, packed.vectors["output_norm.weight"], embedding, head,
+        isa, threads,
+    )  # fmt: skip
