@@ -16,6 +16,7 @@ from runtime.codes import GROUP, Codes, read_codes
 from runtime.engine import F32
 from runtime.gguf_file import GGUFFile, GGUFTensor, model_config
 from runtime.model import Model
+from runtime.modules import row_order
 from runtime.quant import FloatLinear, Linear
 from runtime.rounding import Covariance, Levels, fit_levels, round_matrix
 from runtime.tokenizer import Tokenizer
@@ -85,7 +86,7 @@ class _Calibrated(Model):
 
     def rounded(self, name: str, inputs: Covariance) -> torch.Tensor:
         """Round a tensor and return its new weight, rows as the model wants them."""
-        tensor, order = self._file.tensor(name), self._row_order(name)
+        tensor, order = self._file.tensor(name), row_order(self.config, name)
         kept = name.split(".")[-2] in KEPT
         self.codes[name] = read_codes(tensor) if kept else four_bits(tensor, inputs)
         weight = self.codes[name].weight()
