@@ -49,8 +49,9 @@ def _words() -> dict[str, dict[str, frozenset[str]]]:
 def language(text: str) -> str:
     """The ISO 639-1 code of a text's language, or `UNKNOWN`."""
     text = text[:MAX_CHARS].lower()
-    letters = sum(c.isalpha() for c in text)
-    scripts = Counter(match.lastgroup or "" for match in _SCRIPT.finditer(text))
+    plain = text.isascii()
+    letters = 0 if plain else sum(map(str.isalpha, text))
+    scripts = Counter(m.lastgroup or "" for m in (() if plain else _SCRIPT.finditer(text)))
     if scripts["ja"] * 10 >= letters > 0:
         return "ja"  # its sentences are half Chinese characters
     script, count = max(scripts.items(), key=lambda item: item[1], default=("", 0))

@@ -7,6 +7,7 @@ pairs as TRL reads them (`prompt`, `chosen`, `rejected`), and plain `text`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -27,6 +28,7 @@ FORMS = (
     "or `text`"
 )
 _SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_TEXT = 16 * 1024 * 1024
 
 
@@ -211,7 +213,7 @@ def _text(value: object, field: str, where: str) -> str:
         raise UsageError(f"{where}: `{field}`: expected text, found an empty string")
     if len(value) > _MAX_TEXT:
         raise UsageError(f"{where}: `{field}`: is longer than {_MAX_TEXT:,} characters")
-    if any("\ud800" <= c <= "\udfff" for c in value):
+    if _SURROGATE.search(value):
         raise UsageError(f"{where}: `{field}`: expected text, found half of a surrogate pair")
     return value
 
