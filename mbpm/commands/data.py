@@ -116,8 +116,8 @@ def _lengths(state: State, name: str | None) -> tuple[str, Callable[[Example], t
 
 def _show(out: Output, report: Inspection, files: int, places: int) -> None:
     out.line(
-        f"{report.examples:,} examples in {report.groups:,} groups, from {files:,} "
-        f"file{'s' if files != 1 else ''}"
+        f"{_counted(report.examples, 'example')} in {_counted(report.groups, 'group')}, from "
+        f"{_counted(files, 'file')}"
     )
     for count, words in (
         (report.conversations, "follow earlier turns of a chat"),
@@ -156,6 +156,10 @@ def _show(out: Output, report: Inspection, files: int, places: int) -> None:
             out.line(f"  {item.where}: {item.kind} `{item.shown}`")
     for text in report.warnings:
         out.warn(text)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'s' if count != 1 else ''}"
 
 
 def _bar(share: float) -> str:

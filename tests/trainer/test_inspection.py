@@ -184,6 +184,11 @@ def test_unbalanced_answers_are_warned_of() -> None:
     assert not [w for w in look(rows[10:]).warnings if "unbalanced" in w]
 
 
+def test_too_little_is_warned_of() -> None:
+    assert "too little to train on" in look([pair("a", "b")]).warnings[0]
+    assert look([pair(f"question {i}", f"answer {i}") for i in range(20)]).warnings == ()
+
+
 def test_findings_have_places() -> None:
     report = look([pair("Who?", "ada@firm.org"), pair("Key?", "AKIAIOSFODNN7EXAMPLE")])
     (personal,), (secret,) = report.personal.first, report.secrets.first

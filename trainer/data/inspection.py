@@ -12,6 +12,7 @@ from trainer.data.example import Example, normalise
 from trainer.data.languages import language
 from trainer.data.near import NearIndex
 from trainer.data.secrets import find
+from trainer.data.split import MIN_HELD_OUT_GROUPS, MIN_TRAIN_EXAMPLES
 
 MOST_PLACES = 20
 """Places that are named of each sort of finding."""
@@ -106,6 +107,13 @@ class Inspection:
             found.append(f"secrets in {_places(self.secrets)}: a pack may say them to anyone")
         if self.personal.count:
             found.append(f"personal data in {_places(self.personal)}: a pack may say it to anyone")
+        least = 2 * MIN_HELD_OUT_GROUPS
+        if self.groups < least or self.examples < MIN_TRAIN_EXAMPLES + MIN_HELD_OUT_GROUPS:
+            found.append(
+                f"too little to train on and hold some out: {self.examples} examples in "
+                f"{self.groups} groups (expected {MIN_TRAIN_EXAMPLES + MIN_HELD_OUT_GROUPS} in "
+                f"{least} at least)"
+            )
         repeats = self.exact.count + self.near.count
         if repeats * 10 > self.examples:
             found.append(f"{repeats:,} of {self.examples:,} rows repeat earlier ones")
