@@ -77,9 +77,9 @@ class Child:
 class TrainWorker(Child):
     """One side of `train` (`bench.train_worker`), asked over its standard input."""
 
-    def __init__(self, kind: str, base_dir: Path) -> None:
+    def __init__(self, kind: str, base_dir: Path, memory: int) -> None:
         threads = cores()
-        command = ["-m", "bench.train_worker", kind, str(base_dir), str(threads)]
+        command = ["-m", "bench.train_worker", kind, str(base_dir), str(threads), str(memory)]
         super().__init__([sys.executable, *command], threads=threads, pipes=True)
         self._read()
 

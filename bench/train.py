@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from bench.inference import BASE
 from bench.processes import TrainWorker, resident_of
 from bench.report import Case, Report, cores, machine
 from bench.train_worker import RANK, Rows
@@ -27,21 +28,25 @@ KINDS = ("bfloat16", "float32")
 BATCH, LENGTH = 4, 256
 REAL_BATCH, REAL_EXAMPLES, REAL_EPOCHS = 16, 48, 3
 WARM = 2
+MEMORY = {BASE: 880_000_000}
+"""What ours may hold, by base."""
+OTHER_MEMORY = 2_900_000_000
 
 
 def train(base_dir: Path, name: str, rounds: int, real: Rows | None) -> Report:
     """Tokens per second and peak memory of steps; examples per second of `real` rows, if any."""
     described = {**machine(), "base": name, "rank": RANK, "threads": cores()}
-    notes: list[str] = []
+    memory = MEMORY.get(name, OTHER_MEMORY)
+    notes = [f"ours was allowed {memory / 1e6:.0f} MB, as with `mbpm train --memory`"]
     rng = random.Random(7)
     rows: Rows = [
         ([rng.randrange(1000, 20000) for _ in range(LENGTH + 1)], 0, 1) for _ in range(BATCH)
     ]
-    cases = _steps(base_dir, rows, rounds, notes)
+    cases = _steps(base_dir, rows, rounds, memory, notes)
     if real is None:
         notes.append("no real rows: the data of the recipe `medical` is not in this home")
     else:
-        cases.append(_epochs(base_dir, real, notes))
+        cases.append(_epochs(base_dir, real, memory, notes))
     return Report("train", described, cases, notes)
 
 
@@ -65,12 +70,14 @@ def real_rows(state: State, base_dir: Path) -> Rows | None:
     return [(list(row.tokens), row.start, row.answer) for row in rows]
 
 
-def _start(base_dir: Path, kinds: Sequence[str], notes: list[str]) -> dict[str, TrainWorker]:
+def _start(
+    base_dir: Path, kinds: Sequence[str], memory: int, notes: list[str]
+) -> dict[str, TrainWorker]:
     """The peers that run here, paused."""
     started = {}
     for kind in kinds:
         try:
-            started[kind] = TrainWorker(kind, base_dir)
+            started[kind] = TrainWorker(kind, base_dir, memory)
         except MbpmError as error:
             notes.append(f"{PEER} in {kind} did not start: {error.message}")
             continue
@@ -95,14 +102,14 @@ def _leave_out_the_slower(
         del seconds[kind]
 
 
-def _steps(base_dir: Path, rows: Rows, rounds: int, notes: list[str]) -> list[Case]:
+def _steps(base_dir: Path, rows: Rows, rounds: int, memory: int, notes: list[str]) -> list[Case]:
     """Two unmeasured steps of each side, then `rounds` of ours and the peer's faster type in turns,
     the idle side paused."""
     tokens = len(rows) * LENGTH
     job: dict[str, Any] = {"rows": rows, "batch": len(rows), "epochs": 1}
-    sides = {"ours": TrainWorker("ours", base_dir)}
+    sides = {"ours": TrainWorker("ours", base_dir, memory)}
     sides["ours"].pause()
-    sides |= _start(base_dir, KINDS, notes)
+    sides |= _start(base_dir, KINDS, memory, notes)
     seconds: dict[str, list[float]] = {kind: [] for kind in sides}
     try:
         for number in range(rounds + WARM):
@@ -142,13 +149,13 @@ def _steps(base_dir: Path, rows: Rows, rounds: int, notes: list[str]) -> list[Ca
     ]
 
 
-def _epochs(base_dir: Path, rows: Rows, notes: list[str]) -> Case:
+def _epochs(base_dir: Path, rows: Rows, memory: int, notes: list[str]) -> Case:
     """Three epochs over real rows: ours packed, prompts read once; the peer's padded."""
     job = {"rows": rows, "batch": REAL_BATCH, "epochs": REAL_EPOCHS}
     speeds: dict[str, float] = {}
     for kind in ("ours", "bfloat16"):
         try:
-            side = TrainWorker(kind, base_dir)
+            side = TrainWorker(kind, base_dir, memory)
         except MbpmError as error:
             notes.append(f"{PEER} in {kind} did not start: {error.message}")
             continue

@@ -1,6 +1,8 @@
 """One side of `train` in a process of its own.
 
-Usage: python -m bench.train_worker ours|bfloat16|float32 BASE_FOLDER THREADS
+Usage: python -m bench.train_worker ours|bfloat16|float32 BASE_FOLDER THREADS BYTES
+
+BYTES are what ours may hold; the peer has no such option.
 
 Reads one JSON object per line: `{"rows": [[tokens, start, answer], ...], "batch": rows of a step,
 "epochs": E}` trains and is answered with the seconds of every step, and of what came before them.
@@ -21,10 +23,18 @@ from specs.errors import MbpmError
 RANK, ALPHA, RATE = 8, 16.0, 1e-3
 Rows = list[tuple[list[int], int, int]]
 Step = Callable[[Rows], float]
+Begin = Callable[[Rows, int, int], None]
+"""Takes the rows, the epochs and the rows of a step."""
 
 
-def _ours(base_dir: Path, threads: int) -> tuple[Callable[[Rows, int], None], Step]:
-    """Our trainer, as `trainer.loop` runs it."""
+def _most(rows: Rows, batch: int) -> int:
+    """Tokens of the largest step."""
+    sizes = [len(tokens) for tokens, _, _ in rows]
+    return max(sum(sizes[at : at + batch]) for at in range(0, len(sizes), batch))
+
+
+def _ours(base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:
+    """Our trainer, as `trainer.loop` runs it in so many bytes of memory."""
     import torch
 
     from runtime.gguf_file import model_config, open_gguf
@@ -32,12 +42,14 @@ def _ours(base_dir: Path, threads: int) -> tuple[Callable[[Rows, int], None], St
     from runtime.quant import DequantLinear
     from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
     from trainer.batches import Row, parts
+    from trainer.config import TrainingConfig
     from trainer.device import compute_type
     from trainer.distributed import World
     from trainer.lora import TrainableAdapter
-    from trainer.memory import trim
+    from trainer.memory import plan, trim
     from trainer.objective import Answers
     from trainer.prompts import Prompts
+    from trainer.sizing import sizes_of
     from trainer.steps import Steps
     from trainer.workers import Workers
 
@@ -52,19 +64,22 @@ def _ours(base_dir: Path, threads: int) -> tuple[Callable[[Rows, int], None], St
     workers = Workers(threads)
     torch.set_num_threads(1)
     objective = Answers()
-    state: dict[str, Steps] = {}
+    state: dict[str, Any] = {}
 
-    def begin(rows: Rows, epochs: int) -> None:
+    def begin(rows: Rows, epochs: int, batch: int) -> None:
         made = [Row(tuple(tokens), start, answer, "") for tokens, start, answer in rows]
-        kept = sum(row.start for row in made) if epochs > 1 else 0
-        prompts = Prompts(model, made, dtype, kept=kept)
+        config = TrainingConfig(rank=RANK, alpha=ALPHA, batch_tokens=_most(rows, batch))
+        sizes = sizes_of(model, adapter, made, made[:1], config, workers=workers.count)
+        way = plan(sizes, memory, 0, epochs)
+        prompts = Prompts(model, made, dtype, kept=way.kept)
         prompts.fill(lambda read, numbers: workers.map(read, numbers, lambda: None))
-        state["steps"] = Steps(model, adapter, prompts, workers, World())
+        steps = Steps(model, adapter, prompts, workers, World(), recompute=way.recompute)
+        state.update(steps=steps, parts=way.parts)
 
     def step(rows: Rows) -> float:
         made = [Row(tuple(tokens), start, answer, "") for tokens, start, answer in rows]
         weight = objective.weight(made)
-        loss = state["steps"].gradients(objective, parts(made, workers.count), weight)
+        loss: float = state["steps"].gradients(objective, parts(made, state["parts"]), weight)
         torch.nn.utils.clip_grad_norm_(adapter.flat.values(), 1.0)
         optimizer.step()
         return loss
@@ -72,7 +87,7 @@ def _ours(base_dir: Path, threads: int) -> tuple[Callable[[Rows, int], None], St
     return begin, step
 
 
-def _peer(kind: str, base_dir: Path, threads: int) -> tuple[Callable[[Rows, int], None], Step]:
+def _peer(kind: str, base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:
     """transformers and peft on the same shape, random weights, rows padded to the longest."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -121,15 +136,15 @@ def _peer(kind: str, base_dir: Path, threads: int) -> tuple[Callable[[Rows, int]
         optimizer.zero_grad()
         return float(loss.detach())
 
-    return lambda rows, epochs: None, step
+    return lambda rows, epochs, batch: None, step
 
 
-def answer(begin: Callable[[Rows, int], None], step: Step, job: dict[str, Any]) -> dict[str, Any]:
+def answer(begin: Begin, step: Step, job: dict[str, Any]) -> dict[str, Any]:
     """Train as a job says."""
     rows: Rows = job["rows"]
     started = time.perf_counter()
     if not job.get("goes_on"):
-        begin(rows, job["epochs"])
+        begin(rows, job["epochs"], job["batch"])
     before = time.perf_counter() - started
     seconds, losses = [], []
     for _ in range(job["epochs"]):
@@ -142,9 +157,10 @@ def answer(begin: Callable[[Rows, int], None], step: Step, job: dict[str, Any]) 
 
 def main(arguments: Sequence[str]) -> None:
     """Load one side, say so, and serve until the input ends."""
-    kind, base_dir, threads = arguments[0], Path(arguments[1]), int(arguments[2])
+    kind, base_dir = arguments[0], Path(arguments[1])
+    threads, memory = map(int, arguments[2:])
     make = _ours if kind == "ours" else partial(_peer, kind)
-    begin, step = make(base_dir, threads)
+    begin, step = make(base_dir, threads, memory)
     print(json.dumps({"ready": kind}), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(begin, step, json.loads(line))), flush=True)

@@ -25,8 +25,9 @@ from trainer.interrupt import held_back
 from trainer.lora import TrainableAdapter
 from trainer.memory import Plan, Sizes, available, megabytes, plan, resident
 from trainer.objective import Answers, Objective
-from trainer.prompts import Prompts, common_start
+from trainer.prompts import Prompts
 from trainer.schedule import rate
+from trainer.sizing import sizes_of
 from trainer.steps import Steps
 from trainer.workers import Workers
 
@@ -329,26 +330,10 @@ class _Fit(Generic[Items]):
         return memory, disk
 
     def _sizes(self, workers: Workers) -> Sizes:
-        everything = [*self.items, *self.held_out]
-        rows = [row for item in everything for row in item.rows]
-        common = common_start(rows)
-        own = {r.tokens[: r.start] for r in rows}
-        steps = [batch for epoch in self.epochs[:1] for batch in epoch]
-        steps += batches(self.held_out, self.config.batch_tokens, None)
-        layer = self.adapter.of_layer(0)
-        return Sizes(
-            model=self.model.config,
-            item=self._dtype.itemsize,
-            ranks=sum(t.shape[0] for t in layer[::2]),
-            parameters=sum(flat.numel() for flat in self.adapter.flat.values()),
-            step_tokens=max(sum(i.work for i in batch) for batch in steps),
-            step_prompts=max(sum(r.start for i in b for r in i.rows) for b in steps),
-            row_tokens=max(sum(len(r.tokens) for r in item.rows) for item in everything),
-            prompt_tokens=sum(max(0, len(p) - common) for p in own),
-            resident=resident(),
-            workers=workers.count,
-            processes=self.world.size,
-        )
+        return sizes_of(
+            self.model, self.adapter, self.items, self.held_out, self.config,
+            workers=workers.count, processes=self.world.size,
+        )  # fmt: skip
 
     def _too_much(self, made: Plan, workers: Workers) -> DoesNotFitError:
         """The system gave less than was planned with."""

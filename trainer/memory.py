@@ -35,6 +35,8 @@ class Sizes:
     """Most tokens of a step on which the adapter acts."""
     step_prompts: int
     """Most prompt tokens of a step."""
+    item_tokens: int
+    """Most tokens on which the adapter acts of a row, or of a pair of rows."""
     row_tokens: int
     """Most tokens of one row."""
     prompt_tokens: int
@@ -93,8 +95,9 @@ def fixed_bytes(s: Sizes) -> int:
 def step_bytes(s: Sizes, parts: int, recompute: bool) -> int:
     """Bytes of the parts of a step that are computed at once."""
     at_once = min(parts, s.workers * s.processes) / s.processes
-    tokens = s.step_tokens / parts + s.row_tokens  # parts are whole rows
-    prompts = s.step_prompts / parts + s.row_tokens if s.step_prompts else 0
+    # parts are whole rows, shared out so that none has more than the mean and half a row
+    tokens = min(s.step_tokens, s.step_tokens / parts + s.item_tokens / 2)
+    prompts = min(s.step_prompts, s.step_prompts / parts + s.row_tokens)
     c = s.model
     kept = layer_bytes(s) * (1 if recompute else c.layers)
     entering = c.layers * c.hidden_size * 4 if recompute else 0
@@ -158,7 +161,7 @@ def _hint(s: Sizes, budget: int, least: int) -> str:
     while short > 16:
         short //= 2
         small = Sizes(
-            **{**s.__dict__, "row_tokens": short, "step_tokens": min(s.step_tokens, 2 * short)}
+            **{**s.__dict__, "row_tokens": short, "item_tokens": short, "step_tokens": 2 * short}
         )
         if fixed_bytes(small) + step_bytes(small, s.workers * s.processes, True) <= budget:
             return (

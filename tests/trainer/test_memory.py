@@ -26,6 +26,7 @@ SIZES = Sizes(
     step_tokens=2048,
     step_prompts=2048,
     row_tokens=512,
+    item_tokens=512,
     prompt_tokens=200_000,
     resident=420_000_000,
     workers=2,
@@ -67,7 +68,14 @@ def test_what_memory_has_no_room_for_goes_to_the_disk_and_the_rest_is_read_again
     item=st.sampled_from([2, 4]),
 )
 def test_a_plan_fits_or_says_what_would(budget: int, workers: int, rows: int, item: int) -> None:
-    sizes = replace(SIZES, workers=workers, row_tokens=rows, item=item, step_tokens=max(2048, rows))
+    sizes = replace(
+        SIZES,
+        workers=workers,
+        row_tokens=rows,
+        item_tokens=rows,
+        item=item,
+        step_tokens=max(2048, rows),
+    )
     try:
         assert made(budget, sizes).peak <= budget
     except DoesNotFitError as error:
