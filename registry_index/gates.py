@@ -11,7 +11,7 @@ MIN_GROUPS = 2
 
 def failed_gates(evals: Evals, gates: Gates) -> list[str]:
     """The gates that evals fail, in words with the numbers; empty when they pass all."""
-    failed = _gain(evals.metrics[0], gates)
+    failed = _gain(evals.metrics[0], gates) if evals.metrics else ["nothing was measured of it"]
     if evals.routing is None:
         failed.append("nothing was measured of its routing")
     else:
@@ -25,7 +25,7 @@ def failed_gates(evals: Evals, gates: Gates) -> list[str]:
 
 def unmeasured(evals: Evals) -> bool:
     """Whether evals lack what a gate looks at."""
-    return evals.routing is None or evals.off_domain is None
+    return not evals.metrics or evals.routing is None or evals.off_domain is None
 
 
 def _gain(main: Metric, gates: Gates) -> list[str]:

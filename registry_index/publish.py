@@ -99,7 +99,7 @@ def check_release(
         )
     if not new:
         _check_new_version(manifest, _index(registry, manifest.name), registry)
-    main = evals.metrics[0]
+    main = evals.metrics[0] if evals.metrics else None
     line = IndexLine(
         **{
             name: getattr(manifest, name)
@@ -109,7 +109,9 @@ def check_release(
         manifest=manifest.digest(),
         manifest_size=len(manifest.canonical()),
         size=manifest.size,
-        evals=EvalSummary(
+        evals=None
+        if main is None
+        else EvalSummary(
             metric=main.name,
             base=main.base,
             pack=main.pack,

@@ -131,6 +131,12 @@ class ChatFormat:
         tokens, header = self._encode(before, markers), self._encode(text[len(before) :], markers)
         return Prompt(tokens + header, len(tokens), self._last_message(messages, markers, tokens))
 
+    def text(self, messages: Sequence[Message]) -> str:
+        """The same as text, control tokens written out; raises as `prompt`."""
+        shielded, markers = self._shielded(messages)
+        text = self._render(shielded, True)
+        return text.replace(markers[0], "").replace(markers[1], "")
+
     def _last_message(
         self, messages: list[dict[str, str]], markers: str, tokens: list[int]
     ) -> tuple[int, int]:

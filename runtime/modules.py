@@ -64,7 +64,7 @@ def check_weights(file: GGUFFile, config: ModelConfig) -> None:
         IntegrityError: a tensor is missing or has another shape, or the vocabulary another length.
         MbpmError: a tensor this runtime would have to leave out, such as scaled rotary frequencies.
     """
-    expected = _tensor_shapes(config)
+    expected = tensor_shapes(config)
     if "output.weight" in file.tensors:
         expected["output.weight"] = expected["token_embd.weight"]
     for name, shape in expected.items():
@@ -83,7 +83,7 @@ def check_weights(file: GGUFFile, config: ModelConfig) -> None:
         )
 
 
-def _tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor a decoder needs, outermost dimension first."""
     d, ffn = config.hidden_size, config.ffn_size
     q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim

@@ -91,6 +91,11 @@ class PackRouting:
     negatives: tuple[str, ...] = ()
     """Questions of others that lay nearest, and that it was told apart from."""
 
+    @classmethod
+    def unreachable(cls, base: BaseRouting) -> PackRouting:
+        """Of a pack that no question is routed to, because none of its own are known."""
+        return cls(base.fingerprint, np.zeros_like(base.mean), 1.0, 0.0, 0.0)
+
     def score(self, whitened: F32) -> F32:
         """Scores of [n, D] whitened features, or of one."""
         return np.asarray(whitened @ self.prototype, dtype=np.float32)

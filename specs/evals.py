@@ -93,7 +93,7 @@ class OffDomain(Contract):
 
 
 class Evals(Contract):
-    """The evaluation record of one pack. The first metric is the main one."""
+    """The evaluation record of one pack. The first metric, where there is one, is the main one."""
 
     format: Literal[1] = 1
     domain: Name
@@ -101,7 +101,8 @@ class Evals(Contract):
     runtime: str
     """Which engine and precision measured it."""
     seed: int
-    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)]
+    metrics: tuple[Metric, ...]
+    """None: nothing was measured, as of a pack that was imported."""
     routing: RoutingEval | None = None
     off_domain: OffDomain | None = None
     notes: tuple[str, ...] = ()
