@@ -94,7 +94,7 @@ def dataset_files(state: State, text: str, license: str) -> tuple[list[DataFile]
 
     disable_progress_bars()
     endpoint = constants.ENDPOINT
-    with _told(text):
+    with told(text):
         info = HfApi(endpoint=endpoint).dataset_info(
             address.repo, revision=address.revision, files_metadata=True
         )
@@ -196,8 +196,8 @@ def _check(path: Path, sha256: str | None, blob_id: str | None, where: str) -> N
 
 
 @contextmanager
-def _told(text: str) -> Iterator[None]:
-    """What huggingface_hub raises, as errors of ours."""
+def told(text: str, what: str = "data set") -> Iterator[None]:
+    """What huggingface_hub raises, as errors of ours; `what` is what the text names."""
     from huggingface_hub import errors
 
     try:
@@ -210,7 +210,7 @@ def _told(text: str) -> Iterator[None]:
             hint="accept them on its page, then `hf auth login`",
         ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        kind = "revision" if isinstance(error, errors.RevisionNotFoundError) else "data set"
+        kind = "revision" if isinstance(error, errors.RevisionNotFoundError) else what
         raise NotFoundError(
             f"{text}: there is no such {kind} at the hub, or it is private",
             hint="`hf auth login` for one that is",

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbpm import answering
+from mbpm.pack_place import PackPlace, base_of, opened
 from mbpm.state import State
-from specs.errors import NotFoundError, UsageError
+from specs.errors import UsageError
 
 if TYPE_CHECKING:
     from specs.evals import Evals
-    from specs.generation import InstalledBase
     from specs.manifest import Manifest
-    from specs.pack_toml import Gates
     from trainer.assess import Options
     from trainer.data.example import Example
 
@@ -146,13 +143,13 @@ def _pack(
     from trainer.assess import assess_pack
 
     out, home = state.out, state.home
-    with _subject(state, name) as subject:
+    with opened(state, name) as subject:
         if save and subject.folder is None:
             raise UsageError(
                 f"`{name}` is no pack folder, and what is published or installed never changes",
                 hint="`--save` goes with the folder the pack was made in",
             )
-        base = _base_of(state, subject.manifest)
+        base = base_of(state, subject.manifest)
         rows = _rows(state, subject, data, recipe)
         with Parts(out) as parts:
             evals = assess_pack(
@@ -180,88 +177,8 @@ def _pack(
     )
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A pack to be measured."""
-
-    manifest: Manifest
-    place: Path
-    """A folder with its manifest and all its files."""
-    folder: Path | None
-    """The author's folder, where it comes from one."""
-    gates: Gates
-
-
-@contextlib.contextmanager
-def _subject(state: State, name: str) -> Iterator[_Subject]:
-    """The pack called `name`, or the one in the folder or archive of that path."""
-    from specs.pack_toml import Gates, read_pack_toml
-
-    installed = state.home.current().pack(name)
-    if installed is not None:
-        place = state.home.pack_dir(installed)
-        yield _Subject(state.home.store.manifest(installed.manifest), place, None, Gates())
-        return
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise NotFoundError(
-            f"`{name}` is neither an installed pack nor a folder or archive",
-            hint=f"`mbpm install {name}` installs it; `mbpm list` shows what is installed",
-        )
-    with tempfile.TemporaryDirectory(prefix="mbpm-eval-") as scratch:
-        place = Path(scratch)
-        if path.is_dir():
-            manifest = _lay_out(path, place)
-            yield _Subject(manifest, place, path, read_pack_toml(path).gates)
-        else:
-            from registry_index.archive import read_archive
-            from specs.manifest import MANIFEST_FILE
-
-            archive = read_archive(path)
-            archive.extract(place)
-            (place / MANIFEST_FILE).write_bytes(archive.manifest.canonical())
-            yield _Subject(archive.manifest, place, None, Gates())
-
-
-def _lay_out(folder: Path, place: Path) -> Manifest:
-    """Bring the files of an author's folder, with a manifest, to another place."""
-    import shutil
-
-    from registry_index.packing import build_manifest
-    from specs.manifest import MANIFEST_FILE
-
-    manifest, files = build_manifest(folder)
-    for file, source in files.items():
-        shutil.copyfile(source, place / file)
-    (place / MANIFEST_FILE).write_bytes(manifest.canonical())
-    return manifest
-
-
-def _base_of(state: State, manifest: Manifest) -> InstalledBase:
-    """The installed base a pack was made for.
-
-    Raises:
-        NotFoundError: it is not installed, or another one has its name.
-    """
-    bases = state.home.current().bases
-    wanted = manifest.base
-    found = next((b for b in bases if b.fingerprint == wanted.fingerprint), None)
-    if found is not None:
-        return found
-    same = next((b for b in bases if b.name == wanted.name), None)
-    if same is not None:
-        raise NotFoundError(
-            f"{manifest.name} was made for the base {wanted.name} ({wanted.fingerprint[:12]}), and "
-            f"the one installed under that name is another ({same.fingerprint[:12]})"
-        )
-    raise NotFoundError(
-        f"{manifest.name} was made for the base {wanted.name}, which is not installed",
-        hint=f"`mbpm base install {wanted.name}` installs it",
-    )
-
-
 def _rows(
-    state: State, subject: _Subject, data: list[str] | None, recipe: str | None
+    state: State, subject: PackPlace, data: list[str] | None, recipe: str | None
 ) -> Sequence[Example]:
     """What to measure on; rows that training asked too are left out where that is known."""
     from trainer.held_out import read_held_out, without_asked

@@ -188,6 +188,8 @@ def _print(
             f"({metric.gain_low:.4g} to {metric.gain_high:.4g}), {metric.rows} held-out rows"
             f"{chance}"
         )
+    if not evals.metrics:
+        out.line("nothing was measured of it")
     if (routing := evals.routing) is not None:
         out.line(
             f"routing: accepts {routing.recall:.1%} of its own prompts and "

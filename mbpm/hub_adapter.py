@@ -1,0 +1,88 @@
+"""Adapters of the Hugging Face Hub, fetched through huggingface_hub into its own cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mbpm.hub_datasets import told
+from specs.errors import NetworkError, UsageError
+
+if TYPE_CHECKING:
+    from mbpm.state import State
+
+SCHEME = "hf:"
+MAX_FILE_BYTES = 4 * 1000**3
+_WANTED = ("adapter_config.json", "adapter_model.safetensors")
+_CARD = "README.md"
+_REFERENCE = re.compile(r"([A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(?:@([A-Za-z0-9._/-]{1,200}))?")
+
+
+@dataclass(frozen=True)
+class HubAdapter:
+    """What was fetched."""
+
+    repo: str
+    commit: str
+    source: Path
+    """A folder in PEFT's format, or a GGUF file."""
+    card: Path | None
+    """The model card."""
+
+
+def fetch(state: State, text: str) -> HubAdapter:
+    """Fetch the adapter of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`.
+
+    Raises:
+        UsageError: the text is no such name, or the repository holds no adapter to be imported.
+        NotFoundError, AuthError, NetworkError: as the hub answers.
+    """
+    match = _REFERENCE.fullmatch(text.removeprefix(SCHEME))
+    if match is None:
+        raise UsageError(f"`{text}` is not `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`")
+    repo, revision = match[1], match[2]
+    if state.offline:
+        raise NetworkError(f"`{text}` is on the hub, and the network is switched off (`--offline`)")
+    # read when the library is first imported
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    with told(text, "repository"):
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+        sizes = {f.rfilename: f.size or 0 for f in info.siblings or ()}
+        names = _files(text, sizes)
+        commit = info.sha or revision or "main"
+        paths = {}
+        for name in names:
+            if sizes[name] > MAX_FILE_BYTES:
+                raise UsageError(f"{text}: {name} is {sizes[name]:,} bytes, too large an adapter")
+            state.out.note(f"fetching {name} of {repo} ({sizes[name]:,} bytes)")
+            paths[name] = Path(hf_hub_download(repo, name, revision=commit))
+    first = paths[names[0]]
+    folder = first.parent if names[0] == _WANTED[0] else first
+    return HubAdapter(repo, commit, folder, paths.get(_CARD))
+
+
+def _files(text: str, sizes: dict[str, int]) -> list[str]:
+    """What to fetch, the adapter first."""
+    card = [_CARD] if _CARD in sizes else []
+    if all(name in sizes for name in _WANTED):
+        return [*_WANTED, *card]
+    models = [name for name in sizes if name.endswith(".gguf")]
+    if len(models) == 1:
+        return [*models, *card]
+    if "adapter_model.bin" in sizes:
+        raise UsageError(
+            f"{text}: holds its adapter as a pickle (adapter_model.bin), which can run code and is "
+            "never read",
+            hint="ask its author for adapter_model.safetensors, or load and save it with a newer "
+            "peft somewhere safe",
+        )
+    raise UsageError(
+        f"{text}: holds no adapter (expected {' and '.join(_WANTED)}, or one GGUF file)"
+    )
