@@ -17,6 +17,7 @@ from mbpm.offers import (
     line_of,
     offered,
     read_local,
+    read_local_base,
 )
 from mbpm.registries import config, origins
 from mbpm.registries.config import Known
@@ -357,6 +358,12 @@ class Catalogue:
                 for offer in source.bases():
                     if offer.card.fingerprint == record.fingerprint:
                         return offer
+        kind, _, path = record.registry.partition(" ")
+        if kind == "folder" and path:
+            with suppress(MbpmError, OSError):
+                local = read_local_base(Path(path))
+                if local.card.fingerprint == record.fingerprint:
+                    return local
         return None
 
     def base(self, name: str) -> BaseOffer:

@@ -205,6 +205,37 @@ def read_local(path: Path) -> Candidate:
     return Candidate(line_of(archive.manifest), ArchiveOrigin(archive))
 
 
+def read_local_base(folder: Path) -> BaseOffer:
+    """The base in a folder, as `mbpm train --base` makes it.
+
+    Raises:
+        NotFoundError: there is none.
+        IntegrityError: its card is malformed, or a file is not what the card says.
+    """
+    from mbpm.files import recordable
+    from registry_index.contents import check_blob
+    from specs.base_card import CARD_FILE, BaseCard
+
+    recordable(folder.absolute())
+    file = folder / CARD_FILE
+    if not file.is_file():
+        raise NotFoundError(
+            f"{folder} is no base folder: it has no {CARD_FILE}",
+            hint="make one with `mbpm train --base FILE.toml --data FOLDER`",
+        )
+    card = BaseCard.read(file)
+    for part in card.files:
+        place = folder / part.blob.path
+        if not place.is_file():
+            raise NotFoundError(f"{folder}: `{part.blob.path}` is missing")
+        check_blob(part.blob, place)
+
+    def find(part: BaseBlob) -> list[AnySource]:
+        return [FileSource(path=str((folder / part.blob.path).absolute()))]
+
+    return BaseOffer(card, f"folder {folder.absolute()}", folder, find)
+
+
 def offered(source: Source, name: str) -> list[Candidate] | None:
     """The versions a registry has of a pack; None where it has no such pack."""
     try:

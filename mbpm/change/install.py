@@ -18,7 +18,7 @@ from specs.plan import KeptBack, LeftOut, Plan
 from specs.versions import Requirement, Version
 
 if TYPE_CHECKING:
-    from mbpm.catalogue import Candidate, Catalogue
+    from mbpm.catalogue import BaseOffer, Candidate, Catalogue
     from mbpm.home import Home
     from mbpm.resolver import Request, Solution
     from mbpm.store import Store
@@ -258,15 +258,14 @@ def _remarks(before: Generation, solution: Solution) -> Plan:
     return Plan(kept_back=tuple(kept), left_out=tuple(left))
 
 
-def prepare_base(home: Home, name: str, catalogue: Catalogue, *, reinstall: bool) -> Prepared:
+def prepare_base(home: Home, offer: BaseOffer, *, reinstall: bool) -> Prepared:
     """What installing a base takes.
 
     Raises:
-        NotFoundError: no such base.
         ResolutionError: another base of this name is installed and packs need it.
     """
-    changes, offer = Changes.on(home), catalogue.base(name)
-    before, store = changes.before, home.store
+    changes = Changes.on(home)
+    before, store, name = changes.before, home.store, offer.card.name
     record = before.base(name)
     changed = want_base(offer, changes)
     if record is not None and reinstall and not changes.base_steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +11,12 @@ from mbpm.options import DryRun, Registries, Yes, complete_bases
 from mbpm.state import State
 
 if TYPE_CHECKING:
+    from mbpm.offers import BaseOffer
     from mbpm.verify import Check
 
 app = typer.Typer(
     add_completion=False,
-    help="List, install, remove and verify bases: the models that packs are added to.",
+    help="List, install, publish, remove and verify bases: the models that packs are added to.",
 )
 
 
@@ -67,7 +69,12 @@ def list_bases(ctx: typer.Context, registry: Registries = None) -> None:
 def install_base(
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(help="A base of `mbpm base list`", autocompletion=complete_bases)
+        str,
+        typer.Argument(
+            metavar="NAME|FOLDER",
+            help="A base of `mbpm base list`, or a base folder",
+            autocompletion=complete_bases,
+        ),
     ],
     registry: Registries = None,
     yes: Yes = False,
@@ -79,15 +86,22 @@ def install_base(
     """Install a base. A download that was cut goes on where it stopped.
 
     $ mbpm base install qwen2.5-0.5b
+    $ mbpm base install ./austen-base
     """
     from mbpm.change import carry_out
     from mbpm.change.install import prepare_base
+    from mbpm.offers import read_local_base
 
     state: State = ctx.obj
     catalogue = state.catalogue(registry)
+    local = "/" in name or "\\" in name or name in (".", "..")
+
+    def offer() -> BaseOffer:
+        return read_local_base(Path(name).expanduser()) if local else catalogue.base(name)
+
     carry_out(
         state,
-        lambda: prepare_base(state.home, name, catalogue, reinstall=reinstall),
+        lambda: prepare_base(state.home, offer(), reinstall=reinstall),
         yes=yes,
         dry_run=dry_run,
     )
@@ -109,6 +123,59 @@ def remove_base(
 
     state: State = ctx.obj
     carry_out(state, lambda: prepare_removal(state.home, [], [name]), yes=yes, dry_run=dry_run)
+
+
+@app.command("publish")
+def publish_base(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path, typer.Argument(help="A base folder, as `mbpm train --base FILE.toml` makes it")
+    ],
+    registry: Annotated[
+        str, typer.Option(metavar="DIRECTORY", help="The registry; made where it is missing")
+    ],
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Publish a base of your own to a registry, which serves its files itself.
+
+    Packs made for it can then be published there too. What is published under a name stays: another
+    base needs another name.
+
+    $ mbpm base publish austen-base --registry ~/packs
+    """
+    from mbpm.commands.publish import directory
+    from mbpm.offers import read_local_base
+    from mbpm.output import size
+    from registry_index.publish import publish_base as put
+
+    state: State = ctx.obj
+    root = directory(registry)
+    card = read_local_base(folder).card
+    served = card.model_copy(
+        # the registry serves the files; where they lay on this machine is nobody's business
+        update={"files": tuple(f.model_copy(update={"sources": ()}) for f in card.files)}
+    )
+    state.out.line(f"publish  base {card.name} to {root}")
+    state.out.line(f"digest   sha256:{card.fingerprint}")
+    state.out.table(
+        ["FILE", "SIZE", "SHA256"],
+        [[f.blob.path, size(f.blob.size), f.blob.sha256[:16]] for f in card.files],
+    )
+    if not dry_run:
+        state.out.confirm("Publish?", yes=yes)
+        put(served, root, {f.blob.path: folder / f.blob.path for f in card.files})
+        state.out.note(f"published base {card.name}")
+        if state.out.mode == "human":
+            state.out.hint(f"install it with `mbpm base install {card.name} --registry {root}`")
+    state.out.result(
+        {
+            "registry": str(root),
+            "published": not dry_run,
+            "base": {"name": card.name, "fingerprint": card.fingerprint},
+            "files": [{"path": f.blob.path, "size": f.blob.size} for f in card.files],
+        }
+    )
 
 
 @app.command("verify")
