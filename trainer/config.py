@@ -16,6 +16,9 @@ ALL: tuple[Projection, ...] = (
 )  # fmt: skip
 
 
+Schedule = Literal["linear", "cosine", "constant"]
+
+
 class TrainingConfig(Contract):
     """What decides a training run, beside the data and the base.
 
@@ -36,7 +39,7 @@ class TrainingConfig(Contract):
     """Tokens of an example; the start of a longer prompt is cut."""
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
     seed: int = 0
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Schedule = "linear"
     """What the learning rate does after the warm-up."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) (Kalajdzievski, arXiv 2312.03732) instead of alpha / rank."""

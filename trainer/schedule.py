@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
-from trainer.config import TrainingConfig
+from trainer.config import Schedule
 
 
-def rate(config: TrainingConfig, step: int, steps: int) -> float:
+class Scheduled(Protocol):
+    """Settings that say how the rate goes."""
+
+    @property
+    def warmup(self) -> float:
+        """Share of the steps in which it rises."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """How it falls after."""
+
+
+def rate(config: Scheduled, step: int, steps: int) -> float:
     """The share of the peak in step `step` (from 0) of `steps`: a rise, then the schedule."""
     warmup = max(1, round(config.warmup * steps))
     rise = min(1.0, (step + 1) / warmup)

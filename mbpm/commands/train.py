@@ -55,7 +55,12 @@ def command(
         str, typer.Option("--license", metavar="SPDX", help="Licence of the pack and its data")
     ] = "LicenseRef-unspecified",
     base: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Base to train on [default: the installed]")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="Base to train on [default: the installed]; or the configuration of a base, which "
+            "is then trained itself",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -113,9 +118,13 @@ def command(
 
     A run that was stopped goes on where it was when the same command is given again.
 
+    With `--base FILE.toml` a base itself is trained, from nothing or from an installed one on, and
+    what decides that stands in the file.
+
     $ mbpm train --domain legal --data rulings.jsonl --license CC-BY-4.0
     $ mbpm train --domain legal --data train.jsonl --held-out held-out.jsonl
     $ mbpm train --recipe medical
+    $ mbpm train --base austen.toml --data novels/
     """
     state: State = ctx.obj
     changes = {
@@ -140,6 +149,19 @@ def command(
         "seed": seed,
     }
     changes = {k: v for k, v in changes.items() if v is not None}
+    if base is not None and base.endswith(".toml"):
+        from mbpm.train_base import train_base
+
+        said = {"domain": domain, "recipe": recipe, "name": name, "description": description}
+        others = {k: v for k, v in said.items() if v is not None} | changes
+        if knowledge:
+            others["knowledge"] = True
+        with _Progress(state.out) as progress:
+            train_base(
+                state, Path(base), data=data or (), output=output, device=device, restart=restart,
+                others=others, progress=progress,
+            )  # fmt: skip
+        return
     if (recipe is None) == (not data):
         raise UsageError(
             "say what to train on: either `--data FILE` with `--domain NAME`, or `--recipe NAME`"
