@@ -14,6 +14,7 @@ from gguf.quants import quantize
 
 from runtime.engine import F32, ModelConfig
 from runtime.gguf_file import GGUFTensor
+from runtime.modules import row_order
 
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8}
 """`general.file_type` (llama.cpp's llama_ftype) of files whose matrices are mostly of a type."""
@@ -39,17 +40,9 @@ def quantized(name: str, values: F32, kind: str) -> GGUFTensor:
 
 
 def to_file_rows(name: str, config: ModelConfig) -> npt.NDArray[np.intp] | None:
-    """Row order in which a llama GGUF holds a query or key matrix; None where rows stay.
-
-    `file = hub[order]`: the two halves of a head's rotated rows become neighbouring pairs.
-    """
-    heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
-    kind = name.split(".")[-2]
-    if config.architecture != "llama" or kind not in heads:
-        return None
-    rows = np.arange(heads[kind] * config.head_dim)
-    order: npt.NDArray[np.intp] = rows.reshape(heads[kind], 2, -1).swapaxes(1, 2).reshape(-1)
-    return order
+    """The order that `runtime.modules.row_order` undoes: `in the file = as computed[order]`."""
+    order = row_order(config, name)
+    return None if order is None else np.argsort(order)
 
 
 def write_gguf(

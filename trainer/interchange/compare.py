@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from runtime.chat_format import ChatFormat
 from runtime.gguf_file import GGUFFile, GGUFTensor, model_config
 from runtime.model import Delta, Model
+from runtime.modules import row_order
 from runtime.quant import Linear
 from specs.manifest import Activation
 
@@ -92,7 +93,7 @@ class _FileModel(Model):
 
     def _linear(self, names: Sequence[str]) -> list[Linear]:
         return [
-            _FileLinear(self._file.tensor(n), self._row_order(n))  # type: ignore[misc]
+            _FileLinear(self._file.tensor(n), row_order(self.config, n))  # type: ignore[misc]
             for n in names
         ]
 

@@ -14,7 +14,7 @@ import torch
 
 from runtime.engine import ModelConfig
 from runtime.gguf_file import GGUFFile, GGUFTensor, open_gguf
-from runtime.modules import PROJECTIONS, module_path
+from runtime.modules import PROJECTIONS, module_path, row_order
 from specs.base_card import BaseCard
 from specs.errors import IntegrityError, UsageError
 from specs.manifest import Manifest
@@ -111,11 +111,11 @@ def _pairs(file: GGUFFile, config: ModelConfig) -> dict[str, Pair]:
         values = tensor.dequantized()
         if values.ndim != 2 or not np.isfinite(values).all():
             raise IntegrityError(f"{file.path}: tensor `{name}` is no matrix of finite numbers")
-        order = to_file_rows(weight, config) if half == ".lora_b" else None
+        order = row_order(config, weight) if half == ".lora_b" else None
         if order is not None:
             if len(order) != len(values):
                 raise IntegrityError(f"{file.path}: tensor `{name}` has {len(values)} rows")
-            values = values[np.argsort(order)]
+            values = values[order]
         halves.setdefault(weight, {})[half] = torch.from_numpy(values)
     pairs = {}
     for weight, found in halves.items():

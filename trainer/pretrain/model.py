@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
@@ -12,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from runtime.engine import ModelConfig
 from runtime.gguf_file import GGUFFile, GGUFTensor
 from runtime.model import FUSED, Model, _Layer
-from runtime.modules import PROJECTIONS, tensor_shapes
+from runtime.modules import PROJECTIONS, row_order, tensor_shapes
 from runtime.quant import FloatLinear
 from trainer.gguf_write import quantized, to_file_rows
 
@@ -110,8 +109,8 @@ def read_weights(
     weights = {}
     for name, tensor in file.tensors.items():
         values = tensor.dequantized()
-        order = to_file_rows(name, config)
+        order = row_order(config, name)
         if order is not None:
-            values = values[np.argsort(order)]
+            values = values[order]
         weights[name] = torch.from_numpy(values).to(device).requires_grad_()
     return weights
