@@ -19,7 +19,7 @@ QUESTION := What does 'bradycardia' mean?
 TEST_ENV := OMP_NUM_THREADS=1 MBPM_TEST_HOME=$(TEST_HOME)
 
 .DEFAULT_GOAL := help
-.PHONY: help reference demo test test-slow torture lint format schemas pack-medical clean
+.PHONY: help reference demo test test-slow torture sanitize lint format schemas pack-medical clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{t=$$2; $$1=$$2=""; printf "  make %-14s%s\n", t, $$0}'
@@ -33,14 +33,17 @@ $(BIN)/python:
 	    { rm -rf $(VENV); echo "error: $(PYTHON) cannot make virtual environments" >&2; \
 	      echo "hint: on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
 
-$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+NATIVE := runtime/native/CMakeLists.txt $(wildcard runtime/native/src/*)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	@echo "installing mbpm and what it needs (minutes the first time)"
 	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need"
-	@$(PIP) -e '.[dev]'
+	@$(BIN)/python -c "import tomli; print(*tomli.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['dev'], sep='\n')" > $(VENV)/dev.txt
+	@$(PIP) -r $(VENV)/dev.txt
 	@touch $@
 
 demo: $(VENV)/.installed  ## Install the medical pack and ask it a question
@@ -63,6 +66,17 @@ test-slow: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m $(TEST_HOME)/.qwen2
 
 torture: $(VENV)/.installed-dev  ## Kill a thousand commands, and meet 200 schedules of bad servers
 	@$(TEST_ENV) MBPM_TORTURE=200 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m 'not slow' tests/torture tests/mbpm/test_network_torture.py $(PYTEST_ARGS)
+
+# the extension again with the sanitizers, in a copy, and its tests in it
+SANITIZE := .cache/sanitize
+sanitize: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m  ## Run the native engine's tests under ASan and UBSan
+	@rm -rf $(SANITIZE) && mkdir -p $(SANITIZE)
+	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps -C cmake.define.SANITIZE=ON -w $(SANITIZE) .
+	@$(BIN)/python -m zipfile -e $(SANITIZE)/mbpm-*.whl $(SANITIZE)
+	@cp -r tests pyproject.toml $(SANITIZE)
+	@cd $(SANITIZE) && $(SANITIZED) $(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/runtime/test_native_kernels.py tests/runtime/test_native_engine.py -k 'not reference' $(PYTEST_ARGS)
+SANITIZED = LD_PRELOAD="$(foreach l,asan ubsan stdc++,$(shell $(or $(CXX),c++) -print-file-name=lib$(l).so))" \
+    ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 MBPM_TEST_HOME=$(abspath $(TEST_HOME))
 
 lint: $(VENV)/.installed-dev  ## Check style, types, import direction and schemas
 	@$(BIN)/ruff check .
@@ -87,3 +101,4 @@ pack-medical: $(TEST_HOME)/.smollm2-135m  ## Train the bundled medical pack agai
 
 clean:  ## Remove the environment, the caches and everything built
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	git clean -qfdX runtime/native

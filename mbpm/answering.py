@@ -45,6 +45,14 @@ Engine = Annotated[
         help="`auto`, `native` (the processor, no torch) or `torch`", rich_help_panel=_CHOOSE
     ),
 ]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="`packed`: as the base's file has it; `int4`: rounded to 4 bits, which is faster and "
+        "a little worse, and takes minutes the first time",
+        rich_help_panel=_CHOOSE,
+    ),
+]
 System = Annotated[
     str | None,
     typer.Option(
@@ -128,7 +136,13 @@ def next_seed(settings: Sampling) -> Sampling:
 
 
 def load(
-    state: State, base: str | None, device: str, context: int | None, pack: str, engine: str
+    state: State,
+    base: str | None,
+    device: str,
+    context: int | None,
+    pack: str,
+    engine: str,
+    precision: str,
 ) -> Loaded:
     """Load a base and the packs installed for it.
 
@@ -148,7 +162,8 @@ def load(
     from runtime.load import load as load_runtime
 
     loaded = load_runtime(
-        home.base_dir(installed), home.pack_dirs(), device=device, engine=engine, context=context,
+        home.base_dir(installed), home.pack_dirs(), device=device, engine=engine,
+        precision=precision, context=context,
         router_table=router_table(home, generation, installed), say=state.out.note,
     )  # fmt: skip
     if pack in loaded.other_base:

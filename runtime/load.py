@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from runtime.chat_format import ChatFormat
 from runtime.engine import Engine
@@ -24,6 +23,10 @@ from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
 DEFAULT_CONTEXT = 4096
 
 ENGINES = ("auto", "native", "torch")
+
+PRECISIONS = ("packed", "int4", "float32")
+"""`packed`: as the base's file has it; `int4`: rounded to 4 bits, by the native engine alone;
+`float32`: the reference, by torch alone."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def load(
     *,
     device: str = "auto",
     engine: str = "auto",
-    precision: Literal["packed", "float32"] = "packed",
+    precision: str = "packed",
     context: int | None = None,
     router_table: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -95,7 +98,7 @@ def load_engine(
     *,
     engine: str = "auto",
     device: str = "auto",
-    precision: Literal["packed", "float32"] = "packed",
+    precision: str = "packed",
     layers: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Engine:
@@ -113,6 +116,8 @@ def load_engine(
     """
     if engine not in ENGINES:
         raise UsageError(f"`{engine}` is not an engine (expected {', '.join(ENGINES)})")
+    if precision not in PRECISIONS:
+        raise UsageError(f"`{precision}` is not a precision (expected {', '.join(PRECISIONS)})")
     if engine == "native" and (device not in ("auto", "cpu") or precision == "float32"):
         raise UsageError(
             f"the native engine computes on the processor, in few bits, not on `{device}`"
@@ -127,15 +132,23 @@ def load_engine(
         if reason is None:
             from runtime.native.engine import NativeEngine
 
-            return NativeEngine(base_dir, layers=layers, say=say)
+            return NativeEngine(base_dir, precision=precision, layers=layers, say=say)
         if engine == "native":
             raise UsageError(
                 f"the native engine is not here: {reason}",
                 hint="`mbpm doctor` tells how to get it; `--engine torch` always works",
             )
+    if precision == "int4":
+        raise UsageError(
+            "`--precision int4` is the native engine's, and torch was asked for",
+            hint="`--engine native --device cpu`",
+        )
     from runtime.torch_engine import TorchEngine
 
-    return TorchEngine(base_dir, device=device, precision=precision, layers=layers)
+    exact = precision == "float32"
+    return TorchEngine(
+        base_dir, device=device, precision="float32" if exact else "packed", layers=layers
+    )
 
 
 def _on_the_cpu(engine: str, device: str) -> bool:

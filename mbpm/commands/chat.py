@@ -37,6 +37,7 @@ def command(
     base: answering.Base = None,
     device: answering.Device = "auto",
     engine: answering.Engine = "auto",
+    precision: answering.Precision = "packed",
     context: answering.Context = None,
     system: answering.System = None,
     explain: answering.Explain = False,
@@ -67,7 +68,7 @@ def command(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, seed=seed,
     )  # fmt: skip
-    loaded = answering.load(state, base, device, context, pack, engine)
+    loaded = answering.load(state, base, device, context, pack, engine, precision)
     chat = Chat(loaded, out, settings, max_tokens, system, pack, explain)
     if not sys.stdin.isatty():
         _converse(chat.take, _piped())

@@ -31,6 +31,7 @@ def command(
     base: answering.Base = None,
     device: answering.Device = "auto",
     engine: answering.Engine = "auto",
+    precision: answering.Precision = "packed",
     context: answering.Context = None,
     system: answering.System = None,
     explain: answering.Explain = False,
@@ -60,7 +61,7 @@ def command(
         repetition_penalty=repetition_penalty, seed=seed,
     )  # fmt: skip
     began = time.perf_counter()
-    loaded = answering.load(state, base, device, context, pack, engine)
+    loaded = answering.load(state, base, device, context, pack, engine, precision)
     load_seconds = time.perf_counter() - began
 
     from runtime.session import Routed, Text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from runtime.codes import Codes, read_codes
 from runtime.engine import F32, ModelConfig
-from runtime.gguf_file import GGUFFile, GGUFTensor
+from runtime.gguf_file import GGUFFile
 from runtime.modules import PROJECTIONS, row_order
 from runtime.native import _native
-from specs.errors import IntegrityError, UsageError
+from specs.errors import IntegrityError
+
+PRECISIONS = ("packed", "int4")
+"""`packed`: the file's own; `int4`: rounded to 4 bits, all but the most sensitive matrices."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,17 @@ def tile(name: str, codes: Codes) -> Tiled:
 
 
 def matrices(file: GGUFFile, config: ModelConfig, precision: str) -> Iterator[Tiled]:
-    """Every matrix in the order a token needs them, the embedding last."""
+    """Every matrix in the order a token needs them, the embedding last.
+
+    Args:
+        precision: one of `PRECISIONS`.
+    """
+    rounded: Mapping[str, Codes] = {}
+    if precision == "int4":
+        from runtime.native.rounding_text import own_samples
+        from runtime.requantise import requantise
+
+        rounded = requantise(file, own_samples(file.path.parent))
     names = [
         f"blk.{layer}.{tensor}.weight"
         for layer in range(config.layers)
@@ -63,15 +76,9 @@ def matrices(file: GGUFFile, config: ModelConfig, precision: str) -> Iterator[Ti
     ]
     names += [n for n in ("output.weight", "token_embd.weight") if n in file.tensors]
     for name in names:
-        codes = _codes(file.tensor(name), precision)
+        codes = rounded[name] if name in rounded else read_codes(file.tensor(name))
         order = row_order(config, name)
         yield tile(name, codes if order is None else codes.rows(order))
-
-
-def _codes(tensor: GGUFTensor, precision: str) -> Codes:
-    if precision == "packed":
-        return read_codes(tensor)
-    raise UsageError(f"the native engine has no precision `{precision}` (expected packed)")
 
 
 def vectors(file: GGUFFile, config: ModelConfig) -> Iterator[tuple[str, F32]]:

@@ -15,6 +15,7 @@ from runtime.engine import F32, ActiveAdapter, Cache, Forward, Logits
 from runtime.modules import PROJECTIONS, module_path
 from runtime.native import _native
 from runtime.native.adapter_file import read_adapter
+from runtime.native.convert import PRECISIONS
 from runtime.native.packed import Packed, Say, open_packed
 from specs.attach import SUFFIX_A, SUFFIX_B
 from specs.base_card import CARD_FILE, BaseCard
@@ -60,6 +61,7 @@ class NativeEngine:
         say: Say = lambda text: None,
     ) -> None:
         """Args:
+        precision: `packed`, as the file has it, or `int4`, rounded to 4 bits.
         layers: use only the first ones, for hidden states alone: there are no logits then.
         threads: by default `cores()`.
         isa: instruction set by name; the best this processor has by default.
@@ -71,6 +73,8 @@ class NativeEngine:
         """
         card_file = base_dir / CARD_FILE
         self.card = BaseCard.parse(card_file.read_bytes(), str(card_file))
+        if precision not in PRECISIONS:
+            raise UsageError(f"the native engine has no precision `{precision}`")
         known = _native.instruction_sets()
         if isa and isa not in known:
             raise UsageError(f"this processor cannot run `{isa}` (it has {', '.join(known)})")
@@ -81,8 +85,7 @@ class NativeEngine:
         self._slots: dict[int, _native.Slot] = {}
         self._next_slot = 1
         self._caches: weakref.WeakSet[NativeCache] = weakref.WeakSet()
-        bits = "int4" if precision == "packed" else precision
-        self.name = f"native cpu {bits} ({self._base.isa})"
+        self.name = f"native cpu {precision} ({self._base.isa})"
 
     @property
     def threads(self) -> int:

@@ -68,7 +68,8 @@ def open_packed(base_dir: Path, fingerprint: str, precision: str, say: Say) -> P
     try:
         return _map(file, fingerprint, precision)
     except FileNotFoundError:
-        say("preparing the weights for this engine, once")
+        how = " in 4 bits, which takes minutes" if precision == "int4" else ""
+        say(f"preparing the weights for this engine{how}, once")
     except (IntegrityError, OSError) as error:
         reason = error.message if isinstance(error, IntegrityError) else str(error)
         say(f"{reason}; preparing the weights again")
