@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import typer
 
 from specs.errors import NotFoundError, UsageError
 
@@ -13,16 +15,18 @@ if TYPE_CHECKING:
     from trainer.make_pack import Reporter
     from trainer.pretrain.make import TrainingRecord
 
+OPTIONS = frozenset(["base", "data", "output", "device", "restart"])
+"""What is said beside a base's configuration."""
+
 
 def train_base(
-    state: State,
+    ctx: typer.Context,
     file: Path,
     *,
     data: Sequence[str],
     output: Path | None,
     device: str,
     restart: bool,
-    others: Mapping[str, Any],
     progress: Reporter,
 ) -> None:
     """Make a base folder.
@@ -30,17 +34,16 @@ def train_base(
     Args:
         file: the base's configuration.
         output: by default `./NAME-base`.
-        others: options given that are a pack's only.
 
     Raises:
         UsageError, NotFoundError, IntegrityError: what was given is not usable.
     """
     from trainer.pretrain.config import BaseConfig
 
-    if others:
-        option = next(iter(others)).replace("_", "-")
+    state: State = ctx.obj
+    if (option := _of_packs(ctx)) is not None:
         raise UsageError(
-            f"`--{option}` is for packs, and `--base {file}` trains a base",
+            f"`{option}` is for packs, and `--base {file}` trains a base",
             hint=f"what decides a base's training stands in {file}",
         )
     if not file.is_file():
@@ -72,6 +75,17 @@ def train_base(
             config, found.files, folder, progress, base_dir=base_dir, device=device
         )
     _show(state, folder, record)
+
+
+def _of_packs(ctx: typer.Context) -> str | None:
+    """The first option that was typed and is a pack's only."""
+    for option in ctx.command.params:
+        source = ctx.get_parameter_source(option.name or "")
+        typed = source is not None and source.name == "COMMANDLINE"
+        # what commands share with one another is not handed to the function
+        if typed and option.expose_value and option.name not in OPTIONS:
+            return option.opts[0]
+    return None
 
 
 def _show(state: State, folder: Path, record: TrainingRecord) -> None:

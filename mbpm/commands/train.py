@@ -152,14 +152,10 @@ def command(
     if base is not None and base.endswith(".toml"):
         from mbpm.train_base import train_base
 
-        said = {"domain": domain, "recipe": recipe, "name": name, "description": description}
-        others = {k: v for k, v in said.items() if v is not None} | changes
-        if knowledge:
-            others["knowledge"] = True
         with _Progress(state.out) as progress:
             train_base(
-                state, Path(base), data=data or (), output=output, device=device, restart=restart,
-                others=others, progress=progress,
+                ctx, Path(base), data=data or (), output=output, device=device, restart=restart,
+                progress=progress,
             )  # fmt: skip
         return
     if (recipe is None) == (not data):

@@ -120,6 +120,9 @@ def test_a_base_from_a_folder_is_mended_from_there(cli: Cli, made: Path) -> None
         ((), 2, "--data"),
         (("--data", "{texts}", "--rank", 4), 2, "--rank"),
         (("--data", "{texts}", "--domain", "x"), 2, "--domain"),
+        (("--data", "{texts}", "--auto"), 2, "--auto"),
+        (("--data", "{texts}", "--held-out", "0.1"), 2, "--held-out"),
+        (("--data", "{texts}", "--memory", "4GB"), 2, "--memory"),
         (("--data", "nowhere"), 3, "nowhere"),
     ],
 )
