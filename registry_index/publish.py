@@ -25,12 +25,11 @@ from specs.base_card import BaseCard
 from specs.described import Described, Relations
 from specs.errors import GateError, MbpmError, NotFoundError
 from specs.index_line import EvalSummary, IndexLine
-from specs.manifest import Manifest
+from specs.manifest import EVALS_FILE, Manifest
 from specs.pack_toml import Gates
 from specs.versions import Version
 
 _ANYWAY = "publish it anyway with `--force`; the index will say so"
-_HOW_TO_MEASURE = f"`mbpm eval FOLDER --save` measures what is missing; or {_ANYWAY}"
 _HOW_TO_PASS = (
     f"train it on more or cleaner data, raise a bound under `[gates]` in pack.toml, or {_ANYWAY}"
 )
@@ -94,7 +93,7 @@ def check_release(
     if failed and not force:
         raise GateError(
             f"{manifest.name} {manifest.version} may not be published: {'; '.join(failed)}",
-            hint=_HOW_TO_MEASURE if unmeasured(evals) else _HOW_TO_PASS,
+            hint=_how_to_measure(files) if unmeasured(evals) else _HOW_TO_PASS,
             details={"failed": failed},
         )
     if not new:
@@ -123,6 +122,11 @@ def check_release(
         forced=tuple(failed),
     )
     return Release(manifest, files, line, card.name, modules, new)
+
+
+def _how_to_measure(files: Mapping[str, Path]) -> str:
+    folder = files[EVALS_FILE].parent
+    return f"`mbpm eval {folder} --save` measures what is missing; or {_ANYWAY}"
 
 
 def publish(release: Release, root: Path) -> None:

@@ -106,12 +106,14 @@ def assess_pack(
     installed: Iterable[Path],
     options: Options,
     watch: Watch,
+    notes: Sequence[str] = (),
 ) -> Evals:
     """Measure a pack that is there already.
 
     Args:
         pack_dir: A folder with its manifest and files.
         installed: Folders of the packs installed beside it.
+        notes: What a reader of figures on these rows must know.
 
     Raises:
         IntegrityError: it does not attach to this base, or a file is damaged.
@@ -121,7 +123,7 @@ def assess_pack(
     setting = replace(base_setting(base_dir, options), activation=manifest.adapter.activation)
     whitening = read_base_routing(base_dir)
     card = PackRouting.load(pack_dir / ROUTING_FILE, whitening)
-    rows, notes = limited(held_out, options)
+    rows, fewer = limited(held_out, options)
     witness = Witness(setting)
     slot = setting.engine.load_adapter(pack_dir)
     setting = replace(setting, systems=((), (ActiveAdapter(slot),)))
@@ -143,7 +145,7 @@ def assess_pack(
         watch,
         domain=manifest.domain,
         fingerprint=manifest.base.fingerprint,
-        notes=notes,
+        notes=(*notes, *fewer),
         tasks=_tasks(setting, options, watch),
     )
 

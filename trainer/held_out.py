@@ -1,8 +1,8 @@
 """The folder `evaluation/` beside a pack's files: what it is measured on again, by `mbpm eval`.
 
 `held-out.jsonl` holds the held-out examples; `training-prompts.txt` a digest of every prompt of
-training, so that rows that training asked too can be told without keeping the data. Neither is part
-of the pack.
+training, so that rows that training asked too can be told without keeping the data; `notes.txt`
+what a reader of figures on these rows must know. None is part of the pack.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.data.example import Example, Message, Role
 from trainer.data.split import prompt_key
 
 FOLDER = "evaluation"
-HELD_OUT, ASKED = "held-out.jsonl", "training-prompts.txt"
+HELD_OUT, ASKED, NOTES = "held-out.jsonl", "training-prompts.txt", "notes.txt"
 MAX_LINE_BYTES = 1 << 20
 
 
@@ -45,9 +45,15 @@ class HeldOut:
 
     examples: tuple[Example, ...]
     asked: frozenset[str] | None
+    notes: tuple[str, ...] = ()
 
 
-def write_held_out(pack: Path, held_out: Sequence[Example], training: Iterable[Example]) -> None:
+def write_held_out(
+    pack: Path,
+    held_out: Sequence[Example],
+    training: Iterable[Example],
+    notes: Sequence[str] = (),
+) -> None:
     """Write the folder `evaluation/` of a pack folder."""
     folder = pack / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +70,7 @@ def write_held_out(pack: Path, held_out: Sequence[Example], training: Iterable[E
     (folder / HELD_OUT).write_bytes(b"".join(lines))
     asked = sorted({_digest(e) for e in training})
     (folder / ASKED).write_text("".join(f"{d}\n" for d in asked), "utf-8")
+    (folder / NOTES).write_text("".join(f"{n}\n" for n in notes), "utf-8")
 
 
 def read_held_out(pack: Path) -> HeldOut | None:
@@ -85,10 +92,11 @@ def read_held_out(pack: Path) -> HeldOut | None:
                 raise UsageError(f"{file}: line {number}: `messages` is empty")
             messages = tuple(Message(m.role, m.content) for m in row.messages)
             examples.append(Example(messages, row.group, row.choices, row.kind, tests=row.tests))
-    asked = pack / FOLDER / ASKED
+    asked, notes = pack / FOLDER / ASKED, pack / FOLDER / NOTES
     return HeldOut(
         tuple(examples),
         frozenset(asked.read_text("utf-8").split()) if asked.is_file() else None,
+        tuple(notes.read_text("utf-8").splitlines()) if notes.is_file() else (),
     )
 
 

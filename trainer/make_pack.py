@@ -130,6 +130,7 @@ def make_pack(
         others_installed(installed, base_routing, spec.name),
     )
     reporter.stage("evaluating on held-out data and general prompts")
+    notes = _notes(watched, len(result.looks))
     evals = assess(
         replace(setting, systems=((), (ActiveAdapter(slot),))),
         witness,
@@ -139,7 +140,7 @@ def make_pack(
         reporter.part,
         domain=spec.domain,
         fingerprint=card.fingerprint,
-        notes=_notes(watched, len(result.looks)),
+        notes=notes,
     )
     reporter.stage("recording canaries")
     described = PackToml(
@@ -155,7 +156,7 @@ def make_pack(
         gates=spec.gates,
         canaries=record(engine, chat, canary_prompts(held_out), info.activation, slot),
     )
-    write_held_out(output, held_out, training)
+    write_held_out(output, held_out, training, notes)
     write_pack_folder(output, described, shipped, routing.save(), evals)
     return Made(described, evals)
 

@@ -150,10 +150,10 @@ def _pack(
                 hint="`--save` goes with the folder the pack was made in",
             )
         base = base_of(state, subject.manifest)
-        rows = _rows(state, subject, data, recipe)
+        rows, notes = _rows(state, subject, data, recipe)
         with Parts(out) as parts:
             evals = assess_pack(
-                home.base_dir(base), subject.place, rows, home.pack_dirs(), options, parts
+                home.base_dir(base), subject.place, rows, home.pack_dirs(), options, parts, notes
             )
         failed = failed_gates(evals, subject.gates)
         print_evals(out, evals)
@@ -179,8 +179,9 @@ def _pack(
 
 def _rows(
     state: State, subject: PackPlace, data: list[str] | None, recipe: str | None
-) -> Sequence[Example]:
-    """What to measure on; rows that training asked too are left out where that is known."""
+) -> tuple[Sequence[Example], tuple[str, ...]]:
+    """What to measure on, and notes on it; rows that training asked too are left out where that is
+    known."""
     from trainer.held_out import read_held_out, without_asked
 
     kept = read_held_out(subject.folder) if subject.folder is not None else None
@@ -191,11 +192,11 @@ def _rows(
             state.out.warn(
                 f"{len(rows) - len(left)} of {len(rows)} rows left out: training asked the same"
             )
-        return left
+        return left, ()
     if kept is not None:
-        return kept.examples
+        return kept.examples, kept.notes
     if subject.manifest.recipe is not None:
-        return _given(state, None, _recipe_of(state, subject.manifest))
+        return _given(state, None, _recipe_of(state, subject.manifest)), ()
     raise UsageError(
         f"there are no held-out rows of {subject.manifest.name} here",
         hint="`--data FILE` names rows to measure on",

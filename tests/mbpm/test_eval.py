@@ -65,6 +65,7 @@ def test_a_folder_is_measured_on_what_training_held_out(
     assert again.metrics == trained.metrics
     assert again.routing == trained.routing
     assert again.off_domain == trained.off_domain
+    assert again.notes == trained.notes != ()
     assert again.off_domain is not None
     assert again.off_domain.identical
     assert again.off_domain.active.mean > 0
@@ -77,7 +78,7 @@ def test_save_keeps_it_in_the_folder_and_draws_it(world: tuple[Cli, Path], pack:
     result = cli.ok("eval", pack, "--limit", 4, "--save")
     kept = Evals.read(pack / "evals.json")
     assert kept.metrics[0].rows == 4
-    assert "Measured on 4 of" in kept.notes[0]
+    assert "Measured on 4 of" in kept.notes[-1]
     assert "| response_perplexity |" in (pack / "README.md").read_text("utf-8")
     assert (pack / "evals.svg").read_text("utf-8").startswith("<svg ")
     assert "bit for bit the same" in result.out

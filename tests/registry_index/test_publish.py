@@ -208,7 +208,7 @@ def test_what_was_not_measured_is_refused_with_the_way_to_measure_it(
     folder = pack_folder(tmp_path / "p", "legal", files={"evals.json": bare.canonical()})
     with pytest.raises(GateError, match="nothing was measured of its routing") as caught:
         published(folder, root)
-    assert "`mbpm eval FOLDER --save`" in str(caught.value.hint)
+    assert f"`mbpm eval {folder} --save`" in str(caught.value.hint)
     assert len(caught.value.details["failed"]) == 2  # type: ignore[arg-type]
     published(folder, root, force=True)
     assert len(Registry(root).lines("legal")[0].forced) == 2
