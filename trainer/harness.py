@@ -38,11 +38,7 @@ def harness(
         UsageError: lm-evaluation-harness is not installed, or cannot run a task.
         NotFoundError: there is no such task.
     """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise UsageError(
-            "`--task` needs lm-evaluation-harness, which is not installed",
-            hint="`pip install 'mbpm[lm-eval]'`",
-        )
+    check_installed()
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -78,6 +74,15 @@ def harness(
         assert found is not None
         samples.append(found["samples"])
     return [m for task in sorted(samples[0]) for m in _measured(task, [s[task] for s in samples])]
+
+
+def check_installed() -> None:
+    """Raise UsageError where lm-evaluation-harness is not installed."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise UsageError(
+            "`--task` needs lm-evaluation-harness, which is not installed",
+            hint="`pip install 'mbpm[lm-eval]'`",
+        )
 
 
 def _measured(task: str, runs: Sequence[Sequence[dict[str, Any]]]) -> list[Measured]:

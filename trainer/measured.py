@@ -17,6 +17,7 @@ from trainer.statistics import (
     interval,
     mcnemar_test,
     sign_flip_test,
+    wilson,
 )
 
 F64 = npt.NDArray[np.float64]
@@ -81,10 +82,16 @@ class Measured:
         )
 
     def alone(self, seed: int) -> Alone:
-        """The base alone; raises as `metric`."""
+        """The base alone; raises as `metric`.
+
+        A share of rows that are their own groups has Wilson's interval, which resampling does not
+        reach where all rows are alike.
+        """
         sums, groups = self._sums()
         value = float(self._statistic(sums.sum(axis=1, keepdims=True))[0, 0])
         low, high = interval(bootstrap(sums, self._statistic, seed)[0])
+        if self.kind == "share" and groups == len(self.weights):
+            low, high = wilson(value, groups)
         return Alone(
             self.name, self.description, value, low, high, self.baseline, len(self.weights), groups
         )

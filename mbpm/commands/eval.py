@@ -87,6 +87,10 @@ def command(
     state: State = ctx.obj
     if data and recipe is not None:
         raise UsageError("`--data` and `--recipe` both say what to measure on; give one of them")
+    if task:
+        from trainer.harness import check_installed
+
+        check_installed()
     options = Options(device, seed, limit, max_length or MAX_LENGTH, unsandboxed, tuple(task or ()))
     if base:
         if save or picture:

@@ -93,6 +93,9 @@ def test_where_the_router_decides_the_others_keep_the_base() -> None:
 def test_the_base_alone() -> None:
     alone = share([1, 0, 1, 1], [0, 0, 0, 0]).alone(0)
     assert alone.value == 0.75
+    sure = share([1, 1, 1], [0, 0, 0]).alone(0)
+    assert (sure.value, sure.high) == (1.0, 1.0)
+    assert sure.low == pytest.approx(0.4385, abs=1e-3)  # three of three prove little
     assert 0 <= alone.low <= 0.75 <= alone.high <= 1
 
 
