@@ -186,7 +186,7 @@ def base_setting(base_dir: Path, options: Options) -> Setting:
         chat,
         ((),),
         "answer",
-        options.max_length,
+        min(options.max_length, engine.config.context_length),
         options.seed,
         options.unsandboxed,
     )
