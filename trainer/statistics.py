@@ -127,4 +127,5 @@ def wilson(share: float, rows: int) -> tuple[float, float]:
     half = (
         z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
     )
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # rounding must not put a share of 0 or 1 outside
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
