@@ -50,7 +50,7 @@ def run(name: str, rounds: int, home: Path | None, base: str = BASE) -> Report:
     if name == "memory":
         return memory(base_dir, opened.path, rounds)
     if name == "train":
-        return train(base_dir, base, rounds, real_rows(state, base_dir))
+        return train(base_dir, base, rounds, real_rows(state, base_dir) if base == BASE else None)
     return (decode if name == "decode" else prefill)(base_dir, rounds)
 
 

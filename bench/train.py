@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PEER = "transformers + peft"
 KINDS = ("bfloat16", "float32")
 BATCH, LENGTH = 4, 256
-REAL_BATCH, REAL_EXAMPLES, REAL_EPOCHS = 16, 48, 3
+REAL_BATCH, REAL_EXAMPLES, REAL_EPOCHS = 16, 32, 3
 WARM = 2
 MEMORY = {BASE: 880_000_000}
 """What ours may hold, by base."""
@@ -44,7 +44,7 @@ def train(base_dir: Path, name: str, rounds: int, real: Rows | None) -> Report:
     ]
     cases = _steps(base_dir, rows, rounds, memory, notes)
     if real is None:
-        notes.append("no real rows: the data of the recipe `medical` is not in this home")
+        notes.append(f"real rows are measured with {BASE}, where the recipe's data can be had")
     else:
         cases.append(_epochs(base_dir, real, memory, notes))
     return Report("train", described, cases, notes)

@@ -30,7 +30,7 @@ Begin = Callable[[Rows, int, int], None]
 def _most(rows: Rows, batch: int) -> int:
     """Tokens of the largest step."""
     sizes = [len(tokens) for tokens, _, _ in rows]
-    return max(sum(sizes[at : at + batch]) for at in range(0, len(sizes), batch))
+    return max(64, *(sum(sizes[at : at + batch]) for at in range(0, len(sizes), batch)))
 
 
 def _ours(base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:

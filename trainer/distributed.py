@@ -59,6 +59,7 @@ class World:
         if self.size == 1:
             return list(own)
         most = -(-count // self.size)
+        own = [vector.cpu() for vector in own]  # gloo gathers from there
         like = own[0] if own else None
         length = torch.tensor([0 if like is None else like.numel()])
         dist.all_reduce(length, dist.ReduceOp.MAX)

@@ -29,7 +29,7 @@ from trainer.prompts import Prompts
 from trainer.schedule import rate
 from trainer.sizing import sizes_of
 from trainer.steps import Steps
-from trainer.workers import Workers
+from trainer.workers import Workers, cores_for
 
 CHECKPOINT_SECONDS = 60.0
 VERSION = 2
@@ -189,7 +189,8 @@ class _Fit(Generic[Items]):
 
     def result(self) -> Result:
         """Run to the end."""
-        with Workers(self.resources.cores) as workers, held_back() as interrupted:
+        cores = cores_for(self.model.device, self.resources.cores)
+        with Workers(cores) as workers, held_back() as interrupted:
             torch.set_num_threads(1)
             made = self._plan(workers)
             try:
@@ -322,12 +323,16 @@ class _Fit(Generic[Items]):
         return made
 
     def _limits(self) -> tuple[int, int]:
-        memory = self.resources.memory or resident() + available() // self.world.size
+        memory = self.resources.memory or self._free()
         disk = self.resources.disk
         if disk is None:
             folder = next(p for p in (self.folder, *self.folder.parents) if p.exists())
             disk = shutil.disk_usage(folder).free // 2
         return memory, disk
+
+    def _free(self) -> int:
+        device = self.model.device
+        return resident(device) + available(device) // self.world.size
 
     def _sizes(self, workers: Workers) -> Sizes:
         return sizes_of(

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from runtime.engine import ModelConfig
 from specs.errors import DoesNotFitError
 
@@ -183,8 +185,11 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def resident() -> int:
-    """Bytes this process holds now; its peak so far where the system does not tell."""
+def resident(device: torch.device) -> int:
+    """Bytes this process holds now, of the device's memory where that is CUDA's; its peak so far
+    where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
     status = Path("/proc/self/statm")
     if status.is_file():
         import os
@@ -198,8 +203,10 @@ def resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def available() -> int:
+def available(device: torch.device) -> int:
     """Bytes this process may take on, beside what it holds: nine tenths of what is free."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] * 9 // 10
     info = Path("/proc/meminfo")
     if info.is_file():
         for line in info.read_text().splitlines():

@@ -40,7 +40,7 @@ def sizes_of(
         item_tokens=max(item.work for item in everything),
         row_tokens=max(len(row.tokens) for row in rows),
         prompt_tokens=sum(max(0, len(p) - common) for p in {r.tokens[: r.start] for r in rows}),
-        resident=resident(),
+        resident=resident(model.device),
         workers=workers,
         processes=processes,
     )

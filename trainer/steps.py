@@ -64,7 +64,7 @@ class Steps:
         loss = 0.0
         for vectors in self._rounds(one, parts):
             for vector in vectors:
-                adapter.add_gradients(vector[:-1])
+                adapter.add_gradients(vector[:-1].to(self.model.device))
                 loss += float(vector[-1])
         return loss
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ from trainer.memory import trim
 from trainer.objective import Answers, Objective, Pair, Preference
 from trainer.prompts import Prompts
 from trainer.steps import Steps
-from trainer.workers import Workers
+from trainer.workers import Workers, cores_for
 
 WATCHED = 256
 """Held-out rows whose loss picks the best step; all of them are evaluated at the end."""
@@ -177,6 +178,8 @@ def prepare(
     card = BaseCard.parse((base_dir / CARD_FILE).read_bytes(), str(base_dir / CARD_FILE))
     chat = ChatFormat.from_gguf(weights, Tokenizer.from_gguf(weights))
     device = pick_device(means.device)
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     if device.type == "cuda" and means.resources.memory is not None:
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, means.resources.memory / whole), device)
@@ -222,7 +225,7 @@ def _with_references(
     """Pairs with what the base alone holds of them."""
     assert isinstance(model.head, DequantLinear)
     prompts = Prompts(model, [row for p in pairs for row in p.rows], model.head.dtype)
-    with Workers(means.resources.cores) as workers:
+    with Workers(cores_for(model.device, means.resources.cores)) as workers:
         steps = Steps(model, None, prompts, workers, World.alone())
         losses = steps.row_losses(batches(pairs, config.batch_tokens, None))
     sums = [loss for part in losses for loss in part]

@@ -19,6 +19,11 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
+def cores_for(device: torch.device, cores: int) -> int:
+    """Cores that workers share: on CUDA one, since one thread keeps the device busy."""
+    return cores if device.type == "cpu" else 1
+
+
 class Workers:
     """A fixed number of threads, each with an equal share of the cores."""
 

@@ -14,13 +14,14 @@ import pytest
 import bench.__main__ as program
 from bench import startup
 from bench.peers import SERVER_VARIABLE, llama_server
-from bench.processes import Child, peak_resident
+from bench.processes import Child, TrainWorker, peak_resident
 from bench.random_adapter import RANK, random_adapter, rotary_order, write_gguf
 from bench.report import Case, Report
 from runtime.engine import ModelConfig
 from specs.base_card import ModuleShape
 from specs.errors import MbpmError
 from tests.support.packs import tiny_base
+from tests.support.tiny_base import write_tiny_base
 
 CONFIG = ModelConfig("llama", 2, 16, 32, 4, 2, 4, 100, 64, 1e4, 1e-5, False)
 
@@ -117,6 +118,18 @@ def test_the_adapter_for_llama_cpp_holds_the_same_numbers(tmp_path: Path) -> Non
     # head 0 has rows 0-3: halves (0, 1) and (2, 3) become the pairs (0, 2) and (1, 3)
     np.testing.assert_array_equal(read["blk.0.attn_q.weight.lora_b"][:4], query[[0, 2, 1, 3]])
     np.testing.assert_array_equal(rotary_order(query, 4)[4:8], query[[4, 6, 5, 7]])
+
+
+def test_our_side_of_training_learns_within_the_limit_it_is_given(tmp_path: Path) -> None:
+    write_tiny_base(tmp_path / "tiny")
+    rows = [([*range(10, 30)], start, 4) for start in (0, 0, 2)]
+    with TrainWorker("ours", tmp_path / "tiny", 2_000_000_000) as worker:
+        first = worker.ask({"rows": rows, "batch": 2, "epochs": 3})
+        goes_on = worker.ask({"rows": rows, "batch": 2, "epochs": 3, "goes_on": True})
+    assert len(first["seconds"]) == len(first["losses"]) == 6
+    assert goes_on["losses"][-1] < first["losses"][0]
+    with pytest.raises(MbpmError, match="takes at least"):
+        TrainWorker("ours", tmp_path / "tiny", 1).ask({"rows": rows, "batch": 2, "epochs": 1})
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs wait4")
