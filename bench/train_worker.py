@@ -146,13 +146,14 @@ def answer(begin: Begin, step: Step, job: dict[str, Any]) -> dict[str, Any]:
     if not job.get("goes_on"):
         begin(rows, job["epochs"], job["batch"])
     before = time.perf_counter() - started
-    seconds, losses = [], []
+    seconds, processor, losses = [], [], []
     for _ in range(job["epochs"]):
         for at in range(0, len(rows), job["batch"]):
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.process_time()
             losses.append(step(rows[at : at + job["batch"]]))
             seconds.append(time.perf_counter() - started)
-    return {"before": before, "seconds": seconds, "losses": losses}
+            processor.append(time.process_time() - used)
+    return {"before": before, "seconds": seconds, "processor": processor, "losses": losses}
 
 
 def main(arguments: Sequence[str]) -> None:
