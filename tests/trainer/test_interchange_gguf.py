@@ -15,7 +15,7 @@ import pytest
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.gguf_file import open_gguf
@@ -160,6 +160,7 @@ def test_another_architecture_is_refused(base: Path, tmp_path: Path) -> None:
         read_adapter(tmp_path / "x.gguf", base)
 
 
+@settings(deadline=None)
 @given(
     ranks=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     scales=st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.7]), min_size=4, max_size=4),

@@ -234,6 +234,9 @@ def test_what_is_off_or_of_training_alone_is_let_pass(
         ),
         ("base_model.model.model.layers.0.mlp.up_proj.bias", (96,), "no part of a LoRA"),
         ("base_model.model.model.layers.9.mlp.up_proj.lora_A.weight", (4, 64), "only one half"),
+        ("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", (4, 65), "has shape"),
+        ("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", (4000, 64), "a rank lies"),
+        ("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", (64,), "a rank lies"),
     ],
 )
 def test_other_tensors_are_refused_by_name(

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime.engine import ModelConfig
+from runtime.engine import F32, ModelConfig
 from runtime.gguf_file import GGUFFile, GGUFTensor, open_gguf
 from runtime.modules import PROJECTIONS, module_path, row_order
 from specs.base_card import BaseCard
 from specs.errors import IntegrityError, UsageError
 from specs.manifest import Manifest
 from trainer.gguf_write import to_file_rows, write_gguf
-from trainer.interchange.lora import Lora, Pair, check_pairs
+from trainer.interchange.lora import Lora, Pair, check_shapes
 
 FINGERPRINT_KEY = "mbpm.base.fingerprint"
 INVOCATION_KEY = "adapter.alora.invocation_tokens"
@@ -70,8 +70,7 @@ def read_gguf_adapter(
     for key in file.metadata:
         if key.startswith("adapter.") and key not in _KNOWN | _SHOWN_ONLY:
             raise UsageError(f"{path}: `{key}` is not known to mbpm, so what it changes is lost")
-    pairs = _pairs(file, config)
-    check_pairs(pairs, card, path)
+    pairs = _pairs(file, config, card)
     found = file.metadata.get(INVOCATION_KEY)
     if found is not None and list(found) != list(header_tokens):
         raise UsageError(
@@ -95,37 +94,42 @@ def _declared(metadata: dict[str, Any]) -> str:
     return ""
 
 
-def _pairs(file: GGUFFile, config: ModelConfig) -> dict[str, Pair]:
+def _pairs(file: GGUFFile, config: ModelConfig, card: BaseCard) -> dict[str, Pair]:
     modules = tensor_names(config)
     alpha = file.metadata.get("adapter.lora.alpha", 0.0)
     if not isinstance(alpha, (int, float)) or not np.isfinite(alpha) or alpha < 0:
         raise IntegrityError(f"{file.path}: `adapter.lora.alpha` is {alpha!r}")
-    halves: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in file.tensors.items():
+    weights: dict[str, None] = {}
+    for name in file.tensors:
         weight, half = name[:-7], name[-7:]
         if half not in _HALVES or weight not in modules:
             raise UsageError(
                 f"{file.path}: tensor `{name}` is no part of a LoRA adapter of a projection, "
                 "and a pack adapts nothing else"
             )
-        values = tensor.dequantized()
-        if values.ndim != 2 or not np.isfinite(values).all():
-            raise IntegrityError(f"{file.path}: tensor `{name}` is no matrix of finite numbers")
-        order = row_order(config, weight) if half == ".lora_b" else None
-        if order is not None:
-            if len(order) != len(values):
-                raise IntegrityError(f"{file.path}: tensor `{name}` has {len(values)} rows")
-            values = values[order]
-        halves.setdefault(weight, {})[half] = torch.from_numpy(values)
+        weights.setdefault(weight)
+    if alone := [w for w in weights if not all(w + h in file.tensors for h in _HALVES)]:
+        raise IntegrityError(f"{file.path}: `{alone[0]}` has only one half of its adapter")
+    found = {w: (file.tensors[w + ".lora_a"], file.tensors[w + ".lora_b"]) for w in weights}
+    shapes = {modules[w]: (a.shape, b.shape) for w, (a, b) in found.items()}
+    check_shapes(shapes, card, file.path)
     pairs = {}
-    for weight, found in halves.items():
-        if len(found) != 2:
-            raise IntegrityError(f"{file.path}: `{weight}` has only one half of its adapter")
-        a, b = (found[half] for half in _HALVES)
+    for weight, (a, b) in found.items():
+        order = row_order(config, weight)
+        rows = _values(b, file) if order is None else _values(b, file)[order]
         # llama.cpp: without an alpha the factor is 1, and the rank is B's
         scale = float(alpha) / b.shape[1] if alpha else 1.0
-        pairs[modules[weight]] = Pair(a, b, scale)
+        pairs[modules[weight]] = Pair(
+            torch.from_numpy(_values(a, file)), torch.from_numpy(rows), scale
+        )
     return pairs
+
+
+def _values(tensor: GGUFTensor, file: GGUFFile) -> F32:
+    values = tensor.dequantized()
+    if not np.isfinite(values).all():
+        raise IntegrityError(f"{file.path}: tensor `{tensor.name}` holds NaN or infinity")
+    return values
 
 
 def write_gguf_adapter(

@@ -149,22 +149,31 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def check_pairs(pairs: Mapping[str, Pair], card: BaseCard, where: Path) -> None:
-    """Every pair fits a module of the base.
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+"""Of A and B."""
+
+
+def check_shapes(shapes: Mapping[str, Shapes], card: BaseCard, where: Path) -> None:
+    """Every pair fits a module of the base: known before any of them is loaded.
 
     Raises:
         IntegrityError: naming the first that does not, or there is none at all.
     """
-    if not pairs:
+    if not shapes:
         raise IntegrityError(f"{where}: the adapter attaches to nothing")
-    for module, pair in pairs.items():
+    for module, (a, b) in shapes.items():
         shape = card.modules.get(module)
         if shape is None:
             raise IntegrityError(f"{where}: module `{module}` does not exist in {card.name}")
-        rank = pair.a.shape[0]
+        rank = a[0] if len(a) == 2 else 0
+        if not 1 <= rank <= MAX_RANK:
+            raise IntegrityError(
+                f"{where}: A of module `{module}` has shape {list(a)}, and a rank lies between 1 "
+                f"and {MAX_RANK}"
+            )
         for half, found, expected in (
-            ("A", tuple(pair.a.shape), (rank, shape.in_features)),
-            ("B", tuple(pair.b.shape), (shape.out_features, rank)),
+            ("A", a, (rank, shape.in_features)),
+            ("B", b, (shape.out_features, rank)),
         ):
             if found != expected:
                 raise IntegrityError(

@@ -12,8 +12,8 @@ from specs.attach import SUFFIX_A, SUFFIX_B
 from specs.base_card import BaseCard
 from specs.errors import IntegrityError, NotFoundError, UsageError
 from specs.manifest import Manifest
-from specs.safetensors_header import read_header
-from trainer.interchange.lora import Lora, Pair, check_pairs, load_tensors, short_names
+from specs.safetensors_header import Header, read_header
+from trainer.interchange.lora import Lora, Pair, Shapes, check_shapes, load_tensors, short_names
 from trainer.interchange.peft_config import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, read_config
 
 PREFIX = "base_model.model."
@@ -50,27 +50,17 @@ def read_peft(folder: Path, card: BaseCard, header_tokens: Sequence[int]) -> Lor
                 "newer peft does",
             )
         raise NotFoundError(f"{folder}: has no {WEIGHTS_FILE}")
+    header = read_header(file)
+    shapes = _shapes(header, file)
+    check_shapes(shapes, card, file)
+    scales = {module: config.scale(module, a[0], file) for module, (a, _) in shapes.items()}
     tensors = load_tensors(file)
-    halves: dict[str, str] = {}
-    for name in tensors:
-        module = name.removeprefix(PREFIX)
-        if not name.startswith(PREFIX) or not module.endswith((SUFFIX_A, SUFFIX_B)):
-            why = next((w for part, w in _ELSEWHERE.items() if part in name), None)
-            raise UsageError(f"{file}: tensor `{name}` is {why or 'no part of a LoRA adapter'}")
-        for part in ("lm_head", "embed_tokens"):
-            if part in module:
-                raise UsageError(f"{file}: tensor `{name}` is {_ELSEWHERE[part]}")
-        halves[module] = name
-    pairs = {}
-    for module in sorted({h.removesuffix(SUFFIX_A).removesuffix(SUFFIX_B) for h in halves}):
-        try:
-            a, b = (tensors[halves[module + s]] for s in (SUFFIX_A, SUFFIX_B))
-        except KeyError:
-            raise IntegrityError(f"{file}: module `{module}` has only one half") from None
-        if a.ndim != 2 or b.ndim != 2:
-            raise IntegrityError(f"{file}: module `{module}` is no pair of matrices")
-        pairs[module] = Pair(a, b, config.scale(module, a.shape[0], file))
-    check_pairs(pairs, card, file)
+    pairs = {
+        module: Pair(
+            tensors[PREFIX + module + SUFFIX_A], tensors[PREFIX + module + SUFFIX_B], scale
+        )
+        for module, scale in scales.items()
+    }
     if config.invocation is not None and config.invocation != tuple(header_tokens):
         raise UsageError(
             f"{folder / CONFIG_FILE}: `alora_invocation_tokens` are {list(config.invocation)}, and "
@@ -80,8 +70,26 @@ def read_peft(folder: Path, card: BaseCard, header_tokens: Sequence[int]) -> Lor
         pairs,
         "full" if config.invocation is None else "answer",
         declared_base=config.base,
-        fingerprint=read_header(file).metadata.get(FINGERPRINT_KEY),
+        fingerprint=header.metadata.get(FINGERPRINT_KEY),
     )
+
+
+def _shapes(header: Header, file: Path) -> dict[str, Shapes]:
+    """Module -> shapes of its pair; raises UsageError for what is no part of one."""
+    halves: dict[str, tuple[int, ...]] = {}
+    for name, info in header.tensors.items():
+        module = name.removeprefix(PREFIX)
+        why = next((w for part, w in _ELSEWHERE.items() if part in name), None)
+        if why or not name.startswith(PREFIX) or not module.endswith((SUFFIX_A, SUFFIX_B)):
+            raise UsageError(f"{file}: tensor `{name}` is {why or 'no part of a LoRA adapter'}")
+        halves[module] = info.shape
+    shapes = {}
+    for module in sorted({h.removesuffix(SUFFIX_A).removesuffix(SUFFIX_B) for h in halves}):
+        a, b = halves.get(module + SUFFIX_A), halves.get(module + SUFFIX_B)
+        if a is None or b is None:
+            raise IntegrityError(f"{file}: module `{module}` has only one half")
+        shapes[module] = (a, b)
+    return shapes
 
 
 def write_peft(
