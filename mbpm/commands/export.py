@@ -24,7 +24,9 @@ def command(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Where the files go: a new or empty folder")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="|".join(FORMATS), help="The format")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="peft, gguf, merged-gguf or ollama")
+    ],
     kind: Annotated[
         str | None,
         typer.Option(

@@ -38,8 +38,9 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="hf:OWNER/NAME[@REVISION]|FOLDER|FILE.gguf",
-            help="An adapter of the Hugging Face Hub, a PEFT folder, or a GGUF adapter",
+            metavar="SOURCE",
+            help="`hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION` of the Hugging Face Hub, a PEFT "
+            "folder, or a GGUF adapter",
         ),
     ],
     base: Annotated[
