@@ -73,7 +73,8 @@ def find_card(base: BaseRef, cards: Sequence[BaseCard]) -> BaseCard:
             return card
     raise NotFoundError(
         f"base `{base.name}` ({base.fingerprint[:12]}) is in no registry that was asked",
-        hint="`--registry DIRECTORY` names a registry that has its card",
+        hint="`--registry DIRECTORY` names a registry that has its card; `mbpm base publish` puts "
+        "a base of your own into one",
     )
 
 
