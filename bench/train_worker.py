@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def _ours(base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:
     from trainer.device import compute_type
     from trainer.distributed import World
     from trainer.lora import TrainableAdapter
-    from trainer.memory import plan, trim
+    from trainer.memory import plan, resident, trim
     from trainer.objective import Answers
     from trainer.prompts import Prompts
     from trainer.sizing import sizes_of
@@ -64,13 +65,14 @@ def _ours(base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:
     workers = Workers(threads)
     torch.set_num_threads(1)
     objective = Answers()
+    loaded = resident(cpu)
     state: dict[str, Any] = {}
 
     def begin(rows: Rows, epochs: int, batch: int) -> None:
         made = [Row(tuple(tokens), start, answer, "") for tokens, start, answer in rows]
         config = TrainingConfig(rank=RANK, alpha=ALPHA, batch_tokens=_most(rows, batch))
         sizes = sizes_of(model, adapter, made, made[:1], config, workers=workers.count)
-        way = plan(sizes, memory, 0, epochs)
+        way = plan(replace(sizes, resident=loaded), memory, 0, epochs)
         prompts = Prompts(model, made, dtype, kept=way.kept)
         prompts.fill(lambda read, numbers: workers.map(read, numbers, lambda: None))
         steps = Steps(model, adapter, prompts, workers, World(), recompute=way.recompute)

@@ -97,15 +97,15 @@ def fixed_bytes(s: Sizes) -> int:
 def step_bytes(s: Sizes, parts: int, recompute: bool) -> int:
     """Bytes of the parts of a step that are computed at once."""
     at_once = min(parts, s.workers * s.processes) / s.processes
-    # parts are whole rows, shared out so that none has more than the mean and half a row
-    tokens = min(s.step_tokens, s.step_tokens / parts + s.item_tokens / 2)
-    prompts = min(s.step_prompts, s.step_prompts / parts + s.row_tokens)
+    # whole rows, the longest first to whom has least: 4/3 of the best there is (Graham 1969)
+    tokens = min(s.step_tokens, at_once * max(s.step_tokens / parts, s.item_tokens) * 4 / 3)
+    prompts = min(s.step_prompts, at_once * (s.step_prompts / parts + s.row_tokens))
     c = s.model
     kept = layer_bytes(s) * (1 if recompute else c.layers)
     entering = c.layers * c.hidden_size * 4 if recompute else 0
     before = 2 * c.layers * c.kv_heads * c.head_dim * s.item
     per_token = kept + entering + passing_bytes(s)
-    return int(at_once * (tokens * per_token + prompts * before * 1.25))
+    return int(tokens * per_token + prompts * before * 1.25)
 
 
 def plan(s: Sizes, budget: int, disk: int, epochs: int) -> Plan:
