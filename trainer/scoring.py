@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -151,13 +152,16 @@ def score(
     """
     nats = np.zeros((len(systems), len(rows)))
     both = readers(engine, rows, systems)
-    for index in in_order(rows):
-        row = rows[index]
+    # the options of one question under one system, and then under the next
+    for _, run in groupby(in_order(rows), lambda i: rows[i].tokens[: rows[i].answer]):
+        asked = list(run)
         for which, (reader, adapters) in enumerate(zip(both, systems, strict=True)):
-            for first, scores in reader.log_probs(row, adapters):
-                answer = np.array(row.tokens[first : first + len(scores)])
-                nats[which, index] -= scores[np.arange(len(scores)), answer].sum()
-        tick(1)
+            for index in asked:
+                row = rows[index]
+                for first, scores in reader.log_probs(row, adapters):
+                    answer = np.array(row.tokens[first : first + len(scores)])
+                    nats[which, index] -= scores[np.arange(len(scores)), answer].sum()
+        tick(len(asked))
     tokens = np.array([float(len(r.tokens) - r.answer) for r in rows])
     return [Scores(n, tokens) for n in nats]
 

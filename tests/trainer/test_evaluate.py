@@ -119,8 +119,10 @@ def test_a_prompt_is_read_once_for_base_and_pack_and_all_options(
     monkeypatch.setattr(TorchEngine, "forward", counted)
     score(made.engine, laid.rows, made.systems)
     prompt = laid.rows[0].start
-    rest = sum(len(r.tokens) - r.start for r in laid.rows)
-    assert sum(read) <= prompt + len(made.systems) * rest
+    header = laid.rows[0].answer - 1 - prompt
+    options_alone = sum(len(r.tokens) - r.answer for r in laid.rows)
+    assert sum(read) <= prompt + len(made.systems) * (header + options_alone)
+    assert len(read) <= 1 + len(made.systems) * (1 + len(laid.rows))
 
 
 def test_choice_accuracy_takes_the_likeliest_option_per_token(base: Path, tmp_path: Path) -> None:
