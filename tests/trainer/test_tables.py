@@ -115,7 +115,7 @@ def test_parquet_without_pyarrow_says_how_to_get_it(
         ("a.csv", "title;body\nx;y\n", "line 2: expected `messages`, or `prompt` and `response`"),
         ("a.csv", b"prompt,response\nx,y\nx,caf\xe9\n", "line 3: expected UTF-8 and found byte"),
         ("a.csv", b"prompt,response\nx,y\x00\n", "line 2: expected text and found a zero byte"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt"' * 99)[:-9], "a.jsonl.gz: "),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt"' * 99, mtime=0)[:-9], "a.jsonl.gz: "),
         ("a.jsonl.gz", b"\x1f\x8b" + b"x" * 40, "a.jsonl.gz: is damaged gzip"),
         ("a.tar.gz", b"\x1f\x8b", "unknown kind of data"),
     ],
