@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 
 from runtime.engine import F32
 from specs.errors import IntegrityError, UsageError
-from specs.safetensors_header import read_header
+from specs.safetensors_header import read_header, with_sorted_metadata
 
 SHRINKAGE = 1.0
 """Added to every variance of the standardised background: few prompts estimate small ones badly."""
@@ -58,7 +58,8 @@ class BaseRouting:
             "mean": self.mean,
             "whitening": self.whitening.astype(np.float16),
         }
-        return save(tensors, {"format": FORMAT, "base": self.fingerprint, "layer": str(self.layer)})
+        metadata = {"format": FORMAT, "base": self.fingerprint, "layer": str(self.layer)}
+        return with_sorted_metadata(save(tensors, metadata))
 
     @classmethod
     def load(cls, file: Path, fingerprint: str) -> BaseRouting:
@@ -112,7 +113,7 @@ class PackRouting:
         for name in ("validation", "negatives"):
             if questions := getattr(self, name):
                 metadata[name] = json.dumps(questions, ensure_ascii=False)
-        return save({"prototype": self.prototype}, metadata)
+        return with_sorted_metadata(save({"prototype": self.prototype}, metadata))
 
     @classmethod
     def load(cls, file: Path, base: BaseRouting) -> PackRouting:

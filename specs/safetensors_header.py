@@ -7,6 +7,7 @@ offset in range, no gap, no overlap, size = shape x dtype.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import struct
@@ -110,3 +111,17 @@ def _naturals(value: object) -> bool:
     return isinstance(value, list) and all(
         isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 48 for n in value
     )
+
+
+def with_sorted_metadata(raw: bytes) -> bytes:
+    """A safetensors file of ours with its metadata in the order of their names.
+
+    The safetensors library writes them in an order that changes from run to run, and what is made
+    twice from the same must have the same digest.
+    """
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + raw[8 + length :]

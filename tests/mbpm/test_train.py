@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import re
@@ -109,6 +110,25 @@ def test_held_out_data_of_its_own_and_documents_passages(ready: Cli, tmp_path: P
     assert (source["name"], len(source["sha256"])) == ("law", 64)
     ready.ok("install", pack, "--yes")
     assert "letting boats of class 7" in ready.ok("which", "What about letting boats class 7?").out
+
+
+def test_a_recipe_makes_the_same_pack_again_and_is_named(ready: Cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "boats.toml"
+    ready.ok("recipe", "new", "boats", DATA, "-o", recipe, "--license", "CC0-1.0")
+    quick = "[training]\nrank = 4\nepochs = 1\nlearning_rate = 0.01\n"
+    recipe.write_text(recipe.read_text("utf-8").replace("[training]\n", quick))
+    made = []
+    for name in ("one", "two"):
+        ready.ok("train", "--recipe", recipe, "--output", tmp_path / name)
+        files = (f for f in (tmp_path / name).iterdir() if f.is_file() and f.suffix != ".png")
+        made.append({f.name: f.read_bytes() for f in files})
+    assert made[0] == made[1]
+    described = tomli.loads(made[0]["pack.toml"].decode())
+    shown = ready.ok("recipe", "show", recipe, "--json").json
+    assert described["recipe"] == shown["digest"]
+    (source,) = described["sources"]
+    digest = hashlib.sha256(DATA.read_bytes()).hexdigest()
+    assert (source["license"], source["sha256"]) == ("CC0-1.0", digest)
 
 
 def test_one_answer_to_everything_is_warned_of(ready: Cli, tmp_path: Path) -> None:

@@ -241,6 +241,13 @@ def test_questions_come_back(clouds: Clouds, tmp_path: Path) -> None:
     assert PackRouting.load(file, base).validation == ()
 
 
+def test_the_same_card_has_the_same_bytes(clouds: Clouds) -> None:
+    base = clouds.base()
+    made = replace(clouds.pack(base, "law"), validation=("What is a lien?",))
+    assert len({made.save() for _ in range(12)}) == 1
+    assert len({base.save() for _ in range(12)}) == 1
+
+
 def test_hard_negatives_are_told_apart(clouds: Clouds) -> None:
     """A neighbour half-way to the pack's own prompts, which no general prompt is near."""
     clouds.packs["neighbour"] = (
