@@ -1,57 +1,73 @@
-"""`python -m bench NAME [--json] [--rounds N] [--home DIR] [--base NAME]`."""
+"""`python -m bench NAME [--json] [--rounds N] [--home DIR] [--base B] [--engine E] …`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
+from bench.engines import ENGINES, PRECISIONS, default_engine
 from bench.index import index
-from bench.inference import BASE, decode, prefill
+from bench.inference import BASE, Setting, decode, mixed, prefill
 from bench.memory import memory
+from bench.quality import quality
 from bench.report import Report
 from bench.startup import startup
+from bench.switch import switch
 from bench.train import real_rows, train
 from bench.transfer import transfer
 from specs.errors import MbpmError, NotFoundError
 
-NAMES = ("startup", "decode", "prefill", "memory", "transfer", "index", "train")
+ENGINE_BENCHES = {
+    "decode": decode,
+    "prefill": prefill,
+    "switch": switch,
+    "mixed": mixed,
+    "quality": quality,
+}
+NAMES = ("startup", *ENGINE_BENCHES, "memory", "transfer", "index", "train")
 MIN_ROUNDS = 5
 
 
-def run(name: str, rounds: int, home: Path | None, base: str = BASE) -> Report:
+def run(options: argparse.Namespace) -> Report:
     """Run one benchmark.
 
     Raises:
         MbpmError: something it measures failed, or the base is not installed.
     """
-    if name == "startup":
+    rounds, home = max(options.rounds, MIN_ROUNDS), options.home
+    if options.name == "startup":
         if home is not None:
             os.environ["MBPM_HOME"] = str(home)
         return startup(rounds)
-    if name == "transfer":
+    if options.name == "transfer":
         return transfer(rounds)
-    if name == "index":
+    if options.name == "index":
         return index(rounds)
     from mbpm.state import State
 
     state = State.from_environment([], os.environ)
     state.home_path = home or state.home_path
     opened = state.home
-    installed = opened.current().base(base)
+    installed = opened.current().base(options.base)
     if installed is None:
         raise NotFoundError(
-            f"base `{base}` is not installed in {opened.path}",
-            hint=f"`mbpm base install {base}`, or `--home .cache/demo-home` after `make demo`",
+            f"base `{options.base}` is not installed in {opened.path}",
+            hint=f"`mbpm base install {options.base}`, or `--home .cache/demo-home` after "
+            "`make demo`",
         )
     base_dir = opened.base_dir(installed)
-    if name == "memory":
-        return memory(base_dir, opened.path, rounds)
-    if name == "train":
-        return train(base_dir, base, rounds, real_rows(state, base_dir) if base == BASE else None)
-    return (decode if name == "decode" else prefill)(base_dir, rounds)
+    if options.name == "train":
+        rows = real_rows(state, base_dir) if options.base == BASE else None
+        return train(base_dir, options.base, rounds, rows)
+    engine = options.engine + ("-int4" if options.precision == "int4" else "")
+    setting = Setting(base_dir, engine, rounds, options.busy)
+    if options.name == "memory":
+        return memory(setting, opened.path)
+    return ENGINE_BENCHES[options.name](setting)
 
 
 def main(arguments: list[str]) -> int:
@@ -61,10 +77,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=MIN_ROUNDS, metavar="N", help="at least 5")
     parser.add_argument("--home", type=Path, metavar="DIR", help="the home to measure in")
-    parser.add_argument("--base", default=BASE, metavar="NAME", help="for `train`: another base")
+    of_engines = parser.add_argument_group(
+        "decode, prefill, switch, mixed, memory, quality; of train the base"
+    )
+    of_engines.add_argument("--base", default=BASE, help=f"the base (default: {BASE})")
+    of_engines.add_argument(
+        "--engine", choices=ENGINES, default=default_engine(), help="ours (default: %(default)s)"
+    )
+    of_engines.add_argument(
+        "--precision", choices=PRECISIONS, default="packed", help="of the weights"
+    )
+    of_engines.add_argument(
+        "--busy", action="store_true", help="decode, prefill: beside a process that spins"
+    )
     options = parser.parse_args(arguments)
     try:
-        report = run(options.name, max(options.rounds, MIN_ROUNDS), options.home, options.base)
+        report = run(options)
     except MbpmError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -77,4 +105,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # so that what was started is ended, also what stands still while the other side is measured
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

@@ -5,52 +5,56 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.inference import BASE, PEER
-from bench.peers import SERVER_MISSING, llama_server, script
-from bench.processes import LlamaServer, peak_resident, resident_of
+from bench.inference import PEER, Setting
+from bench.peers import SERVER_MISSING, llama_server
+from bench.processes import LlamaServer, Worker, peak_resident, resident_of
 from bench.random_adapter import prompt_tokens
 from bench.report import Case, Report, machine
 from specs.base_card import WEIGHTS_FILE
 
 CONTEXT = 2048
-NEW_TOKENS = 32
+SHORT, NEW_TOKENS = 40, 32
 MEGABYTE = 1e6
 
 
-def memory(base_dir: Path, home: Path, rounds: int) -> Report:
-    """`mbpm run` beside llama.cpp, with torch's own footprint apart."""
-    run = [*script("mbpm"), "--home", str(home), "run", "--pack", "none"]
+def memory(setting: Setting, home: Path) -> Report:
+    """`mbpm run` and the engine alone beside llama.cpp, with torch's own footprint apart."""
+    name, engine = setting.card.name, setting.engine
+    run = [sys.executable, "-m", "mbpm", "--home", str(home), "run", "--pack", "none"]
+    kind, _, precision = engine.partition("-")
+    run += ["--base", name, "--engine", kind, "--precision", precision or "packed"]
     run += ["--context", str(CONTEXT), "--max-tokens", str(NEW_TOKENS), "What is a lighthouse?"]
-    only_torch = [sys.executable, "-c", "import torch"]
     binary = llama_server()
-    ours: list[float] = []
+    short: dict[str, list[float]] = {"ours": [], "peer": []}
+    full: dict[str, list[float]] = {"ours": [], "peer": []}
     torch_alone: list[float] = []
-    peer: list[float] = []
-    for _ in range(rounds):
-        ours.append(peak_resident(run) / MEGABYTE)
-        torch_alone.append(peak_resident(only_torch) / MEGABYTE)
+    for _ in range(setting.rounds):
+        short["ours"].append(peak_resident(run) / MEGABYTE)
+        with Worker(setting.base_dir, engine) as worker:
+            worker.ask("generate", prompt=CONTEXT - NEW_TOKENS, new=NEW_TOKENS)
+            full["ours"].append(worker.ask("memory")["resident"] / MEGABYTE)
+        if engine.startswith("torch"):
+            torch_alone.append(peak_resident([sys.executable, "-c", "import torch"]) / MEGABYTE)
         if binary is not None:
-            with LlamaServer(binary, base_dir / WEIGHTS_FILE, context=CONTEXT) as server:
-                server.complete(prompt_tokens(40), NEW_TOKENS)
-                resident = resident_of(server.process.pid)
-            if resident is not None:
-                peer.append(resident / MEGABYTE)
-    rest = [all_ - torch_ for all_, torch_ in zip(ours, torch_alone, strict=True)]
-    name = f"mbpm run {BASE}, context {CONTEXT}"
+            for prompt, kept in ((SHORT, short["peer"]), (CONTEXT - NEW_TOKENS, full["peer"])):
+                weights = setting.base_dir / WEIGHTS_FILE
+                with LlamaServer(binary, weights, context=CONTEXT) as server:
+                    server.complete(prompt_tokens(prompt), NEW_TOKENS)
+                    resident = resident_of(server.process.pid)
+                if resident is not None:
+                    kept.append(resident / MEGABYTE)
     cases = [
-        _case(f"{name}: peak resident", ours, peer),
-        _case(f"{name}: without torch's own", rest, peer),
-        Case.of_rounds(
-            "a process that only imports torch",
-            torch_alone,
-            None,
-            None,
-            "MB",
-            higher_is_better=False,
-        ),
+        _case(f"mbpm run {name}, context {CONTEXT}: peak resident", **short),
+        _case(f"{name}, the engine with a context of {CONTEXT} full: peak resident", **full),
     ]
-    return Report("memory", machine(), cases, [] if binary else [SERVER_MISSING])
+    if torch_alone:
+        rest = [all_ - torch_ for all_, torch_ in zip(short["ours"], torch_alone, strict=True)]
+        cases.append(_case(f"mbpm run {name}: without torch's own", rest, short["peer"]))
+        cases.append(_case("a process that only imports torch", torch_alone, None))
+    described = {**machine(), "engine": engine}
+    return Report("memory", described, cases, [] if binary else [SERVER_MISSING])
 
 
-def _case(name: str, ours: list[float], peer: list[float]) -> Case:
-    return Case.of_rounds(name, ours, peer or None, PEER, "MB", higher_is_better=False)
+def _case(name: str, ours: list[float], peer: list[float] | None) -> Case:
+    peer_name = None if peer is None else PEER
+    return Case.of_rounds(name, ours, peer or None, peer_name, "MB", higher_is_better=False)

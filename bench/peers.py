@@ -44,3 +44,11 @@ def llama_server() -> Path | None:
         if key.strip() == "binary_path":
             return Path(value.strip())
     return None
+
+
+def llama_tool(name: str) -> Path | None:
+    """Another program of llama.cpp: beside its server, or on PATH."""
+    server = llama_server()
+    beside = shutil.which(name, path=str(server.parent)) if server else None
+    found = beside or shutil.which(name)
+    return Path(found) if found else None

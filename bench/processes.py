@@ -11,6 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +27,7 @@ class Child:
     """A process that can be paused, so that its idle threads take no time from the other side."""
 
     def __init__(self, command: list[str], *, threads: int, pipes: bool) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
         pipe = subprocess.PIPE if pipes else subprocess.DEVNULL
         self.process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment, text=True
@@ -94,20 +96,33 @@ class TrainWorker(Child):
 class Worker(Child):
     """Our engine in a process of its own (`bench.worker`), asked over its standard input."""
 
-    def __init__(self, base_dir: Path, *, threads: int | None = None, adapter: bool = False):
+    def __init__(
+        self,
+        base_dir: Path,
+        engine: str,
+        packs: Sequence[Path] = (),
+        *,
+        threads: int | None = None,
+    ) -> None:
         threads = threads or cores()
-        command = [sys.executable, "-m", "bench.worker", str(base_dir), str(threads)]
-        super().__init__(
-            [*command, *(["--adapter"] if adapter else [])], threads=threads, pipes=True
-        )
-        self.engine = str(self._read()["engine"])
+        command = [sys.executable, "-m", "bench.worker", str(base_dir), engine, str(threads)]
+        super().__init__([*command, *map(str, packs)], threads=threads, pipes=True)
+        hello = self._read()
+        self.engine, self.bytes_per_token = str(hello["engine"]), int(hello["bytes_per_token"])
 
-    def ask(self, prompt: int, new: int) -> dict[str, float]:
-        """Prefill `prompt` tokens and decode `new`: seconds of each."""
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Have the worker do something (a method of `bench.worker.Jobs`): its answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"prompt": prompt, "new": new}) + "\n")
+        self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self.process.stdin.flush()
         return self._read()
+
+
+@contextmanager
+def neighbour() -> Iterator[None]:
+    """Another process of this machine that is never idle."""
+    with Child([sys.executable, "-c", "while True: pass"], threads=1, pipes=False):
+        yield
 
 
 class LlamaServer(Child):

@@ -1,4 +1,4 @@
-"""One random adapter for both sides: as tensors for our engine, as a GGUF file for llama.cpp."""
+"""Random adapters for both sides: as pack folders for our engine, as a GGUF file for llama.cpp."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import save_file
 
 from runtime.engine import ModelConfig
 from specs.attach import SUFFIX_A, SUFFIX_B
 from specs.base_card import BaseCard
+from specs.blobs import Blob
+from specs.manifest import (
+    ADAPTER_FILE,
+    MANIFEST_FILE,
+    REQUIRED_FILES,
+    AdapterInfo,
+    BaseRef,
+    Manifest,
+)
 
 RANK = 8
 ALPHA = 16.0
@@ -34,9 +44,9 @@ def prompt_tokens(count: int) -> list[int]:
     return [rng.randrange(1000, 20000) for _ in range(count)]
 
 
-def random_adapter(card: BaseCard) -> dict[str, F32]:
+def random_adapter(card: BaseCard, seed: int = 7) -> dict[str, F32]:
     """Tensors of rank `RANK` on every module, small enough to leave the text a text."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     tensors: dict[str, F32] = {}
     for module, shape in card.modules.items():
         a = rng.standard_normal((RANK, shape.in_features)) / np.sqrt(shape.in_features)
@@ -44,6 +54,27 @@ def random_adapter(card: BaseCard) -> dict[str, F32]:
         tensors[module + SUFFIX_A] = a.astype(np.float32)
         tensors[module + SUFFIX_B] = b.astype(np.float32)
     return tensors
+
+
+def write_pack(card: BaseCard, folder: Path, seed: int = 7) -> Path:
+    """Write a random adapter as what an engine loads of an installed pack."""
+    folder.mkdir(parents=True)
+    half = {k: v.astype(np.float16) for k, v in random_adapter(card, seed).items()}
+    save_file(half, folder / ADAPTER_FILE)
+    blobs = [Blob.of_file(folder / ADAPTER_FILE)]
+    blobs += [Blob.of_bytes(name, b"") for name in sorted(REQUIRED_FILES - {ADAPTER_FILE})]
+    manifest = Manifest(
+        name=folder.name,
+        version="1.0.0",
+        domain="random",
+        description="Random numbers: what an adapter costs, not what it says",
+        license="Apache-2.0",
+        base=BaseRef(name=card.name, fingerprint=card.fingerprint),
+        adapter=AdapterInfo(activation="full", rank=RANK, alpha=ALPHA, modules=len(card.modules)),
+        blobs=tuple(blobs),
+    )
+    (folder / MANIFEST_FILE).write_bytes(manifest.canonical())
+    return folder
 
 
 def rotary_order(b: F32, heads: int) -> F32:

@@ -71,7 +71,7 @@ class Report:
             rows.append(
                 (
                     case.case,
-                    f"{case.ours:,.1f} {case.unit}",
+                    _number(case.ours, case.unit),
                     _peer(case),
                     "" if case.ratio is None else f"{case.ratio:.2f}",
                     case.peer_name or "",
@@ -85,10 +85,20 @@ class Report:
         return "\n".join([f"{self.bench} on {machine}", "", *(line.rstrip() for line in lines)])
 
 
+def _number(value: float, unit: str) -> str:
+    digits = 1 if abs(value) >= 10 else 3
+    return f"{value:,.{digits}f} {unit}".rstrip()
+
+
 def _peer(case: Case) -> str:
     if case.peer is not None:
-        return f"{case.peer:,.1f} {case.unit}"
+        return _number(case.peer, case.unit)
     return "not installed" if case.peer_name else ""
+
+
+def tell(text: str) -> None:
+    """Say on standard error how far a measurement is."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, object]:

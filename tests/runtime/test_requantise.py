@@ -11,6 +11,7 @@ import torch
 from runtime.codes import Codes
 from runtime.gguf_file import GGUFFile, model_config, open_gguf
 from runtime.model import Model
+from runtime.modules import row_order
 from runtime.quant import FloatLinear, Linear
 from runtime.requantise import FIRST_LEVELS, requantise
 from runtime.rounding import Covariance, fit_levels, round_matrix
@@ -28,7 +29,7 @@ class Replaced(Model):
     def _linear(self, names: list[str]) -> list[Linear]:  # type: ignore[override]
         parts = []
         for name in names:
-            codes, order = self.codes.get(name), self._row_order(name)
+            codes, order = self.codes.get(name), row_order(self.config, name)
             weight = self._file.tensor(name).dequantized() if codes is None else codes.weight()
             parts.append(weight if order is None else weight[order])
         return [FloatLinear(torch.from_numpy(np.concatenate(parts)))]
