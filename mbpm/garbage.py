@@ -156,13 +156,24 @@ def purge(writer: Writer, manifests: Iterable[str]) -> None:
 
 
 def cached(home: Home, *, indexes: bool = True) -> list[Waste]:
-    """What can be fetched again: unfinished downloads nobody is at work on, and with `indexes` the
-    copies of registries' indexes."""
+    """What can be fetched or made again: unfinished downloads nobody is at work on, and with
+    `indexes` the copies of registries' indexes and the native engine's packed weights."""
     copies = [
         Waste("index", f"copy of a registry's index, {path.name}", path, _deep_size(path))
         for path in (_listed(home.path / "cache" / "registries") if indexes else ())
     ]
-    return [*_parts(home, all_of_them=True), *copies]
+    packed = [
+        Waste("derived", f"packed weights, {path.name}", path, _size(path))
+        for path in (_packed(home) if indexes else ())
+        if not path.name.startswith(".")
+    ]
+    return [*_parts(home, all_of_them=True), *copies, *packed]
+
+
+def _packed(home: Home) -> Iterator[Path]:
+    """Weights that the native engine packed, and beginnings of such files."""
+    for folder in _listed(home.store.base_path("x").parent):
+        yield from sorted([*folder.glob("packed*.bin"), *folder.glob(".packed*.bin.*")])
 
 
 def interrupted(home: Home) -> bool:
@@ -243,6 +254,9 @@ def _leftovers(home: Home) -> Iterator[Waste]:
                 own = folder.name == "generations" or path.name.split(".")[1] in _WRITERS_OWN
                 if own or _age(path) > FOREIGN_SECONDS:
                     yield Waste("leftover", path.name, path, _size(path))
+    for path in _packed(home):
+        if path.name.startswith(".") and _age(path) > FOREIGN_SECONDS:
+            yield Waste("leftover", path.name, path, _size(path))
     for profile in map(home.with_profile, home.profiles()):
         with suppress(IntegrityError, NotFoundError):
             counts = profile.current().number

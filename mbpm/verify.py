@@ -120,7 +120,20 @@ def check_base(home: Home, base: InstalledBase) -> Check:
     folder = home.store.base_path(base.card)
     _check_document(folder / CARD_FILE, card.canonical(), check)
     _check_blobs(home, folder, [f.blob for f in card.files], check)
+    _check_packed(folder, check)
     return check
+
+
+def _check_packed(folder: Path, check: Check) -> None:
+    """What the native engine made of the weights, if it did."""
+    for file in sorted(folder.glob("packed*.bin")):
+        from runtime.native.packed import verify_packed
+
+        try:
+            check.size += verify_packed(file)
+        except (MbpmError, OSError) as error:
+            message = error.message if isinstance(error, MbpmError) else str(error)
+            check.problems.append(message)
 
 
 def _check_document(file: Path, expected: bytes, check: Check) -> None:

@@ -81,9 +81,12 @@ def candidates(logits: F32, sampling: Sampling) -> tuple[IDs, Weights]:
     """
     if sampling.temperature == 0:
         return np.array([logits.argmax()], dtype=np.intp), np.ones(1)
-    ids = np.flatnonzero(np.isfinite(logits))
-    if 0 < sampling.top_k < len(ids):
-        ids = ids[np.argpartition(-logits[ids], sampling.top_k - 1)[: sampling.top_k]]
+    others = len(logits) - sampling.top_k
+    if 0 < others < len(logits):
+        ids = np.argpartition(logits, others)[others:]
+        ids = ids[np.isfinite(logits[ids])]
+    else:
+        ids = np.flatnonzero(np.isfinite(logits))
     if sampling.top_p < 1:
         ids = ids[np.argsort(-logits[ids], kind="stable")]
     scaled = logits[ids].astype(np.float64)

@@ -1,4 +1,4 @@
-"""`mbpm clean`: drop what can be fetched again."""
+"""`mbpm clean`: drop what can be fetched or made again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def command(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Drop unfinished downloads and the copies of registries' indexes.
+    """Drop unfinished downloads, the copies of registries' indexes and packed weights.
 
     Nothing that is installed is touched. What another process is fetching right now stays.
     `mbpm gc` frees what was installed once.

@@ -23,8 +23,10 @@ from specs.errors import DoesNotFitError, UsageError
 
 PASS_TOKENS = 128
 """Tokens of a prompt that run in one native call, which bounds the memory of activations."""
-BATCH = 16
-"""Sequences that run in one native call."""
+BATCH = 8
+"""Sequences that run in one native call: as many as share one load of the weights."""
+ACTIVE = 16
+"""Adapters, each with a range of rows, that one native call takes."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ class NativeEngine:
         hidden_layer: int | None,
         hidden: F32 | None,
     ) -> None:
+        if len(active) > ACTIVE:
+            raise UsageError(f"{len(active)} adapters at once are more than the {ACTIVE} allowed")
         held = [c.native for c in caches if isinstance(c, NativeCache)]
         layer = -1 if hidden_layer is None else hidden_layer
         _native.forward(self._base, held, tokens, active, logits, layer, hidden)

@@ -76,8 +76,8 @@ def open_packed(base_dir: Path, fingerprint: str, precision: str, say: Say) -> P
     return _make(file, base_dir, fingerprint, precision)
 
 
-def verify_packed(file: Path) -> None:
-    """Check every byte of a packed file against the digest in its directory.
+def verify_packed(file: Path) -> int:
+    """Check every byte of a packed file against the digest in its directory; return its size.
 
     Raises:
         IntegrityError: the file is damaged.
@@ -93,6 +93,7 @@ def verify_packed(file: Path) -> None:
             f"{file}: was changed, its bytes do not match its digest",
             hint="delete it, and the next `mbpm run` makes it anew",
         )
+    return int(start + directory["size"])
 
 
 def _read_directory(stream: BinaryIO, file: Path) -> tuple[dict[str, Any], int]:

@@ -159,6 +159,8 @@ def test_a_batch_of_sequences_with_different_packs(engine: NativeEngine, tmp_pat
         rows.append(Row(batched, 7 + i, adapters))
     np.testing.assert_allclose(engine.decode(rows), np.stack(expected), atol=2e-2)
     assert all(row.cache.length == 11 + 2 * i for i, row in enumerate(rows))
+    with pytest.raises(UsageError, match="17 adapters at once"):
+        engine.forward(engine.new_cache(8), [1], [ActiveAdapter(slots[0])] * 17)
     for slot in slots:
         engine.unload_adapter(slot)
 

@@ -3,6 +3,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace mbpm {
@@ -43,7 +45,11 @@ std::vector<const Kernels*> usable_kernels() {
     add(cpu.avx_vnni, avx_vnni_kernels());
     add(cpu.avx2, avx2_kernels());
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+    add(getauxval(AT_HWCAP) & (1ul << 20), neon_kernels());  // HWCAP_ASIMDDP
+#else
     add(true, neon_kernels());
+#endif
     add(true, portable_kernels());
     return found;
 }

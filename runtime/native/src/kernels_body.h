@@ -356,12 +356,9 @@ static void attend(const Attend& a, float* largest, float* sums, float* mixed) {
 
 template <int H>
 INLINE VF butterfly(VF v) {
-    VI other, sign;
-    for (int i = 0; i < W; i++) {
-        other[i] = i ^ H;
-        sign[i] = (i & H) ? (int)0x80000000 : 0;
-    }
-    return (VF)((VI)v ^ sign) + (VF)__builtin_shuffle(v, other);
+    VI sign;
+    for (int i = 0; i < W; i++) sign[i] = (i & H) ? (int)0x80000000 : 0;
+    return (VF)((VI)v ^ sign) + turned(v, H);
 }
 
 static void hadamard(float* x, int d) {

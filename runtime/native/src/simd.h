@@ -33,11 +33,18 @@ INLINE VF bits(VI v) { return (VF)v; }
 INLINE VF max(VF a, VF b) { return a > b ? a : b; }
 INLINE VF abs(VF a) { return (VF)((VI)a & 0x7fffffff); }
 
+// v[i ^ by] in lane i
 template <class V>
 INLINE V turned(V v, int by) {
+#if defined(__clang__)
+    V result = v;
+    for (int i = 0; i < W; i++) result[i] = v[i ^ by];
+    return result;
+#else
     VI lanes;
     for (int i = 0; i < W; i++) lanes[i] = i ^ by;
     return __builtin_shuffle(v, lanes);
+#endif
 }
 INLINE float sum(VF v) {
     for (int by = W / 2; by; by /= 2) v += turned(v, by);

@@ -1,0 +1,57 @@
+"""What the native engine leaves on the disk is checked, counted and freed as everything else is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime.native import why_not
+from tests.support.cli import Cli
+from tests.support.real_home import RealHome
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason="the extension was not built")
+
+
+def test_packed_weights_are_checked_and_freed(real_home: RealHome, tmp_path: Path) -> None:
+    shutil.copytree(real_home.path, tmp_path / "home", copy_function=shutil.copy)
+    cli = Cli(tmp_path / "home")
+    for file in cli.home.rglob("packed*.bin"):
+        file.unlink()
+    ask = ("run", "Hello", "--max-tokens", "3", "--temperature", "0", "--device", "cpu")
+    first = cli.ok(*ask, "--engine", "native")
+    assert "preparing the weights for this engine, once" in first.err
+    (packed,) = cli.home.rglob("packed*.bin")
+    assert cli.ok(*ask).out == first.out
+    cli.ok("verify")
+
+    raw = bytearray(packed.read_bytes())
+    raw[-5000] ^= 1
+    packed.unlink()
+    packed.write_bytes(raw)
+    done = cli("verify")
+    assert done.code == 5 and f"{packed}: was changed" in done.out + done.err
+
+    begun = packed.with_name(".packed.bin.killed")
+    begun.write_bytes(b"x" * 100)
+    assert cli.ok("gc", "--yes", "--json").json["found"] == [] and begun.exists()
+    os.utime(begun, (time.time() - 7200,) * 2)
+    cli.ok("gc", "--yes")
+    assert packed.exists() and not begun.exists()
+    freed = cli.ok("clean", "--yes", "--json").json["freed_bytes"]
+    assert freed == len(raw) and not packed.exists()
+    again = cli.ok(*ask)
+    assert "preparing the weights" in again.err and again.out == first.out
+    cli.ok("verify")
+
+
+def test_engines_that_do_not_go_with_the_rest(real_home: RealHome) -> None:
+    done = real_home("run", "Hello", "--engine", "native", "--device", "cuda")
+    assert done.returncode == 2 and "`--engine torch`" in done.stderr
+    done = real_home("run", "Hello", "--engine", "gpu")
+    assert done.returncode == 2 and "is not an engine" in done.stderr
+    done = real_home("run", "Hello", "--engine", "torch", "--precision", "int4")
+    assert done.returncode == 2 and "is the native engine's" in done.stderr
