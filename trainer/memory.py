@@ -1,7 +1,7 @@
 """What a run does so that it stays within its memory: a pure function from sizes to a plan.
 
-The estimates are upper bounds of what one process holds at once; `tests/trainer/test_memory.py`
-holds them against what the operating system counts.
+The estimates are upper bounds of what one process holds at once; `python -m bench train` shows them
+beside what the operating system counts.
 """
 
 from __future__ import annotations
