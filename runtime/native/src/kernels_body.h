@@ -237,10 +237,15 @@ static void expand(const uint16_t* b, int rank, const float* s, int stride, int 
             for (int i = 0; i < 4; i++) store(to + (t + i) * TILE, acc[i]);
         }
         for (; t < tokens; t++) {
-            VF acc = load<VF>(to + t * TILE);
-            for (int j = 0; j < rank; j++)
-                acc += load_half(from + j * TILE) * s[size_t(t) * stride + j];
-            store(to + t * TILE, acc);
+            const float* v = s + size_t(t) * stride;
+            VF even = load<VF>(to + t * TILE), odd = {};
+            int j = 0;
+            for (; j + 2 <= rank; j += 2) {
+                even += load_half(from + j * TILE) * v[j];
+                odd += load_half(from + (j + 1) * TILE) * v[j + 1];
+            }
+            if (j < rank) even += load_half(from + j * TILE) * v[j];
+            store(to + t * TILE, even + odd);
         }
     }
 }

@@ -175,18 +175,28 @@ struct RowStep {
     }
 };
 
+// A x of every active adapter; a chunk is one adapter's rows, or a few of them.
 struct ShrinkStep {
+    struct Item {
+        const Adapter::Shared* shared;
+        const float* x;
+        const float* gain;
+        float* s;
+        int stride, rows;
+    };
     const Kernels* k;
-    const Adapter::Shared* shared;
-    const float* x;
-    const float* gain;
-    float* s;
-    int columns, ld, stride, rows, per_chunk;
-    void compute(int, float*) const {}
-    void commit(int chunk, const float*) const {
-        const int r = chunk * per_chunk, n = std::min(per_chunk, rows - r);
-        k->shrink(shared->a, shared->rank, columns, x + size_t(r) * ld, ld, n, gain,
-                  s + size_t(r) * stride, stride);
+    int columns, items;
+    Item item[MAX_PAIRS];
+
+    void compute(int chunk, float* scratch) const {
+        const Item& i = item[chunk];
+        k->shrink(i.shared->a, i.shared->rank, columns, i.x, columns, i.rows, i.gain, scratch, i.stride);
+    }
+    void commit(int chunk, const float* scratch) const {
+        const Item& i = item[chunk];
+        for (int r = 0; r < i.rows; r++)
+            std::memcpy(i.s + size_t(r) * i.stride, scratch + size_t(r) * i.stride,
+                        sizeof(float) * size_t(i.shared->rank));
     }
 };
 
@@ -422,21 +432,38 @@ void Model::each_row(int rows, void (Model::*f)(int)) {
 }
 
 void Model::shrink(int layer, Group g, const float* x, int columns, const Pass& pass) {
-    size_t at = 0;
+    ShrinkStep step{};
+    step.k = k_;
+    step.columns = columns;
+    size_t at = 0, gains = 0, scratch = 0;
+    auto run = [&] {
+        // what one row of one adapter takes is not worth waking anybody for
+        if (step.items == 1 && step.item[0].rows <= SERIAL_ROWS) {
+            const auto& i = step.item[0];
+            k_->shrink(i.shared->a, i.shared->rank, columns, i.x, columns, i.rows, i.gain, i.s, i.stride);
+        } else if (step.items) {
+            pool_.run(step, step.items, scratch);
+        }
+        step.items = 0;
+    };
     for (const Active& a : pass.active) {
         const auto& shared = a.adapter->shared(layer, g);
         const int n = a.last - a.first, stride = a.adapter->most_rank();
         float* s = shrunk_.data() + at;
         at += size_t(stride) * size_t(n);
         if (!shared.rank || !n) continue;
-        float* gain = gains_.data();
+        float* gain = gains_.data() + gains;
+        gains += size_t(shared.rank);
         for (int j = 0; j < shared.rank; j++) gain[j] = shared.gain[j] * a.weight;
         const int per = n <= SERIAL_ROWS ? n : 8;
-        const ShrinkStep step{k_, &shared, x + size_t(a.first) * columns, gain, s,
-                              columns, columns, stride, n, per};
-        if (n <= SERIAL_ROWS) step.commit(0, nullptr);
-        else pool_.run(step, (n + per - 1) / per, 0);
+        for (int r = 0; r < n; r += per) {
+            step.item[step.items++] = {&shared, x + size_t(a.first + r) * columns, gain,
+                                       s + size_t(r) * stride, stride, std::min(per, n - r)};
+            scratch = std::max(scratch, size_t(stride) * size_t(per));
+            if (step.items == MAX_PAIRS) run();
+        }
     }
+    run();
 }
 
 void Model::linear(int layer, std::initializer_list<Projection> projections, const Activations& x,
