@@ -2,9 +2,12 @@
 
 A process of its own (`trainer/sandboxed.py`) shuts itself in before it runs anything: limits on
 time, memory, file sizes and open files; Landlock, so that it writes nowhere but in a scratch folder
-and reads nothing but the interpreter; and seccomp, so that it opens no socket, starts no process
-and signals none. Its environment is empty. Landlock and seccomp are Linux's; elsewhere nothing is
-run unless that is forced.
+and reads nothing but the interpreter; and seccomp, so that it opens no socket, starts no process,
+does nothing to others and changes no file's mode, owner or times. Its environment is empty.
+Landlock and seccomp are Linux's; elsewhere nothing is run unless that is forced.
+
+This keeps the machine from harm, not the verdict: a program that sets out to be called passed,
+instead of passing its tests, can reach the words it is told by.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +31,9 @@ PROGRAM = Path(__file__).with_name("sandboxed.py")
 SECONDS, WALL_SECONDS = 5, 10
 """Processor time, and time on the clock, that a program may take."""
 MEMORY_BYTES, FILE_BYTES, OPEN_FILES = 1 << 30, 8 << 20, 64
+SCRATCH_BYTES = 64 << 20
+"""What its files may take in all, looked at every LOOK_SECONDS; a file counts as 4 KiB at least."""
+LOOK_SECONDS = 0.1
 NOT_SHUT_IN = 97
 """The exit code that says the process could not shut itself in."""
 
@@ -37,7 +44,7 @@ class Verdict:
 
     passed: bool
     reason: str
-    """`passed`, `timed out`, or the name of the error it died of."""
+    """`passed`, `timed out`, `wrote too much`, or the name of the error it died of."""
 
 
 def run(code: str, *, forced: bool = False) -> Verdict:
@@ -62,10 +69,10 @@ def unavailable() -> str | None:
     """Why nothing can be shut in here; None where it can."""
     if sys.platform != "linux":
         return f"programs can be shut in on Linux only, and this is {sys.platform}"
-    _, code = _run("", shut_in=True)
+    verdict, code = _run("", shut_in=True)
     if code == NOT_SHUT_IN:
         return "this kernel lacks Landlock or seccomp, so that no program can be shut in"
-    return None
+    return None if verdict.passed else f"even an empty program, shut in, fails: {verdict.reason}"
 
 
 def _run(code: str, *, shut_in: bool) -> tuple[Verdict, int]:
@@ -95,11 +102,11 @@ def _run(code: str, *, shut_in: bool) -> tuple[Verdict, int]:
                 start_new_session=True,
             )
             try:
-                process.communicate(json.dumps(wanted).encode(), timeout=WALL_SECONDS)
-            except subprocess.TimeoutExpired:
-                return Verdict(False, "timed out"), process.returncode or -signal.SIGTERM
+                stopped = _watch(process, json.dumps(wanted).encode(), scratch)
             finally:
                 _end(process)
+        if stopped is not None:
+            return Verdict(False, stopped), process.returncode
         with said.open("rb") as stream:
             words = stream.read(200).decode("utf-8", "replace").split()
     if words == [token, "passed"]:
@@ -108,6 +115,29 @@ def _run(code: str, *, shut_in: bool) -> tuple[Verdict, int]:
         return Verdict(False, "timed out"), process.returncode
     reason = words[1] if len(words) == 2 and words[0] == token else "ended early"
     return Verdict(False, reason), process.returncode
+
+
+def _watch(process: subprocess.Popen[bytes], wanted: bytes, scratch: Path) -> str | None:
+    """Wait until it ends; why it is to be ended, where it takes too much."""
+    given: bytes | None = wanted
+    until = time.monotonic() + WALL_SECONDS
+    while time.monotonic() < until:
+        try:
+            process.communicate(given, timeout=LOOK_SECONDS)
+            return None
+        except subprocess.TimeoutExpired:
+            given = None  # what is left of it goes on being written
+        if _taken(scratch) > SCRATCH_BYTES:
+            return "wrote too much"
+    return "timed out"
+
+
+def _taken(scratch: Path) -> int:
+    taken = 0
+    for file in os.scandir(scratch):
+        with contextlib.suppress(FileNotFoundError):
+            taken += max(4096, file.stat(follow_symlinks=False).st_size)
+    return taken
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -48,6 +48,14 @@ def test_what_a_program_may_do(code: str) -> None:
         ("import subprocess\nsubprocess.run(['true'])", "PermissionError"),
         ("import os\nos.execv('/bin/true', ['true'])", "PermissionError"),
         ("import os\nos.kill(os.getppid(), 0)", "PermissionError"),
+        ("import os, resource\nresource.prlimit(os.getppid(), 4, (0, 0))", "PermissionError"),
+        ("import os\nos.sched_setaffinity(os.getppid(), {0})", "PermissionError"),
+        ("import fcntl, os\nfcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())", "PermissionError"),
+        ("import fcntl\nfcntl.fcntl(0, 10, 9)", "PermissionError"),
+        ("import ctypes\nassert ctypes.CDLL(None).shmget(0, 4096, 0o1600) >= 0", "AssertionError"),
+        ("import os\nos.chroot('.')", "PermissionError"),
+        ("import os\nos.mkdir('d')", "PermissionError"),
+        ("for i in range(1000): open(str(i), 'wb').write(bytes(8 << 20))", "wrote too much"),
         ("open('/etc/passwd')", "PermissionError"),
         ("import os\nos.listdir('/')", "PermissionError"),
         ("open('x', 'wb').write(bytes(20 << 20))", "OSError"),
@@ -63,16 +71,24 @@ def test_what_a_program_may_not_do(code: str, reason: str) -> None:
 @shut_in
 def test_nothing_is_written_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
+    mine, before = str(tmp_path / "mine"), (tmp_path / "mine").stat()
     for code in (
         f"open({str(tmp_path / 'new')!r}, 'w')",
         f"open({str(tmp_path / 'mine')!r}, 'a')",
         f"import os; os.remove({str(tmp_path / 'mine')!r})",
         f"import os; os.mkdir({str(tmp_path / 'folder')!r})",
         f"import os; os.symlink('/', {str(tmp_path / 'link')!r})",
+        f"import os; os.chmod({mine!r}, 0)",
+        f"import os; os.chown({mine!r}, os.getuid(), os.getgid())",
+        f"import os; os.utime({mine!r}, (1, 1))",
+        f"import os; os.truncate({mine!r}, 0)",
+        f"import os; os.setxattr({mine!r}, 'user.a', b'1')",
     ):
         assert run(code).reason == "PermissionError", code
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
     assert (tmp_path / "mine").read_text() == "mine"
+    after = (tmp_path / "mine").stat()
+    assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
 
 
 @shut_in
