@@ -59,7 +59,7 @@ class _Learner:
         self._wants = wants
         self._nogoods = Nogoods()
         self._domains: dict[str, tuple[Option, ...]] = {}
-        self._heard: set[Option | tuple[str, str, str, bool]] = set()
+        self._heard: set[Option | tuple[str, str, str]] = set()
         """Demands that are noted."""
         self._refused: dict[str, list[tuple[_Versions, Requirement]]] = {}
         """Name -> the versions that cannot be with it."""
@@ -92,7 +92,7 @@ class _Learner:
                 self._nogoods.decide(name, self._bit(option))
         raise ResolutionError(
             "gave up looking for versions that go together: there are too many possibilities",
-            hint="ask for exact versions, as `NAME@=1.2.0`",
+            hint="ask for fewer packs at once, or for exact versions, as `NAME@=1.2.0`",
         )
 
     def _no_choice(self, learned: Nogood) -> NoChoice:
@@ -148,14 +148,14 @@ class _Learner:
 
     def _demand(self, option: Option) -> bool:
         """Note what choosing an option demands; whether that was not known yet."""
-        name, old, before = option.name, self._old(option), len(self._heard)
+        name, before = option.name, len(self._heard)
         if option.via is not None and option not in self._heard:
             self._heard.add(option)
             self._stand(option, option.via)
         for other, wanted in option.requires:
-            if (name, other, wanted.text, old) not in self._heard:
-                self._heard.add((name, other, wanted.text, old))
-                self._require(name, other, wanted, old)
+            if (name, other, wanted.text) not in self._heard:
+                self._heard.add((name, other, wanted.text))
+                self._require(name, other, wanted)
         return len(self._heard) > before
 
     def _stand(self, option: Option, via: str) -> None:
@@ -164,11 +164,11 @@ class _Learner:
         fits = self._which(via, lambda o: options.can_stand(option, o) and options.opted_in(o))
         self._nogoods.add((option.name, self._bit(option)), (via, ~fits))
 
-    def _require(self, name: str, other: str, wanted: Requirement, old: bool) -> None:
+    def _require(self, name: str, other: str, wanted: Requirement) -> None:
         satisfies = self._options.satisfies
         self._open(other)
-        same = self._which(name, lambda o: o.required.get(other) == wanted and self._old(o) == old)
-        fits = self._which(other, lambda o: satisfies(o, wanted) or (old and o.installed))
+        same = self._which(name, lambda o: o.required.get(other) == wanted)
+        fits = self._which(other, lambda o: satisfies(o, wanted))
         self._nogoods.add((name, same), (other, ~fits))
 
     # what cannot be together

@@ -94,7 +94,7 @@ class Options:
         missing = set()
         for name, text in candidate.line.requires.items():
             there, wanted = installed.get(name), requirement(text)
-            if there is not None and wanted.admits(there.candidate.version):
+            if there is not None and wanted.admits(there.candidate.version, prereleases=True):
                 continue
             if unversioned(wanted) and any(n in installed for n in self._local.get(name, ())):
                 continue
@@ -276,7 +276,9 @@ class Options:
         """Whether an option is what a pack requires; what stands in for a name has no version."""
         if option.candidate is None:
             return option.via is not None and unversioned(wanted)
-        return wanted.admits(option.version, prereleases=self.problem.prereleases)
+        # whoever has a pre-release wanted it
+        early = self.problem.prereleases or (option.installed and not self.problem.exact)
+        return wanted.admits(option.version, prereleases=early)
 
     def can_stand(self, option: Option, pack: Option) -> bool:
         """Whether a version of the pack that `option` names can stand in for its name."""

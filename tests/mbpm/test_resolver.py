@@ -53,6 +53,16 @@ def test_installed_pre_release_stays_until_its_release() -> None:
     assert versions(resolve(upgraded(offers, offers[1]))) == {"a": "2.0.0"}
 
 
+def test_an_installed_pre_release_is_as_good_as_a_release() -> None:
+    early = pack("a", "2.0.0-rc.1")
+    user = pack("b", "1.0.0", requires={"a": "*"})
+    offers = [*several("a", "1.0.0"), early, user, pack("c", "1.0.0", requires={"a": ">=1"})]
+    assert choose(offers, "c", installed=[early])["a"] == "2.0.0-rc.1"
+    assert choose(offers, "a@>=1", installed=[early]) == {"a": "2.0.0-rc.1"}
+    told = refused(ResolutionError, offers, installed=[early, user], remove=frozenset("a"))
+    assert "b 1.0.0 requires `a`" in told
+
+
 def test_yanked_only_when_locked_or_installed() -> None:
     offers = [pack("a", "1.0.0"), pack("a", "1.1.0", yanked=True)]
     assert choose(offers, "a") == {"a": "1.0.0"}

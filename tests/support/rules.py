@@ -40,7 +40,12 @@ def meets(problem: Problem, packs: Packs, name: str, text: str) -> bool:
     if text == "*" and any(opted_in(problem, c) for c in others):
         return True
     pack, wanted = packs.get(name), Requirement(text)
-    return pack is not None and wanted.admits(pack.version, prereleases=problem.prereleases)
+    return pack is not None and wanted.admits(pack.version, prereleases=_early(problem, pack))
+
+
+def _early(problem: Problem, candidate: Candidate) -> bool:
+    """Whether a pre-release meets what names none: one that is there already does."""
+    return problem.prereleases or (same(problem, candidate) and not problem.exact)
 
 
 def rivals(candidate: Candidate, packs: Packs) -> Iterator[Candidate]:
@@ -73,7 +78,7 @@ def _requests(problem: Problem, packs: Packs) -> Iterator[str]:
         if pack is None:
             yield f"{request.name} is not there"
         elif request.requirement and not request.requirement.admits(
-            pack.version, prereleases=problem.prereleases
+            pack.version, prereleases=_early(problem, pack)
         ):
             yield f"{request.name} is not as asked for"
 
@@ -150,7 +155,8 @@ def _together(problem: Problem, packs: Packs) -> Iterator[str]:
         shared = problem.bases.get(a, one.line.base.name) == problem.bases.get(
             b, other.line.base.name
         )
-        if a != b and shared and not (same(problem, one) and same(problem, other)):
+        old = same(problem, one) and same(problem, other) and not problem.exact
+        if a != b and shared and not old:
             yield f"{one.line.name} and {other.line.name} have two bases of one name"
 
 
