@@ -21,6 +21,8 @@ _PLURAL = {
 }
 MOST = 6
 """Versions that are listed one by one."""
+MOST_REASONS = 30
+"""Reasons that are told; more of them nobody reads."""
 
 
 def message(options: Options, proof: Refutation) -> str:
@@ -32,12 +34,20 @@ def message(options: Options, proof: Refutation) -> str:
     together = len({w.key for w in proof.wants}) > 1
     asked = next((w.key for w in proof.wants), proof.name)
     end = "so these cannot be together" if together else f"so no version of `{asked}` is left"
-    return "\n  ".join([_headline(proof), *lines, end])
+    return "\n  ".join([_headline(proof), _cut("\n  ".join(lines), "\n  "), end])
 
 
 def in_one_line(options: Options, proof: Refutation) -> str:
     """Why a pack that is recommended cannot be had beside what is chosen."""
-    return "; ".join(_Story(options, proof, settled=True).lines())
+    return _cut("; ".join(_Story(options, proof, settled=True).lines()), "; ")
+
+
+def _cut(text: str, between: str) -> str:
+    reasons = text.split(between)
+    if len(reasons) <= MOST_REASONS:
+        return text
+    more = f"and {len(reasons) - MOST_REASONS:,} more reasons"
+    return between.join([*reasons[:MOST_REASONS], more])
 
 
 def _headline(proof: Refutation) -> str:

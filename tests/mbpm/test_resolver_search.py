@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ import pytest
 
 from mbpm.catalogue import Candidate
 from mbpm.resolver import resolve
+from mbpm.resolver.sentences import MOST_REASONS
 from specs.errors import ResolutionError
 from tests.support.situations import learning_alone
 from tests.support.universe import choose, pack, problem, refused, several
@@ -72,6 +74,14 @@ def test_what_clashes_only_all_together() -> None:
     offers, names = chairs(5, 4)
     assert len(choose(offers, *names[:4])) == 4
     assert "cannot be installed together" in refused(ResolutionError, offers, *names)
+
+
+def test_a_long_proof_is_cut() -> None:
+    offers, names = chairs(6, 5)
+    told = refused(ResolutionError, offers, *names).splitlines()
+    assert len(told) == 1 + MOST_REASONS + 2
+    assert re.fullmatch(r"  and \d+ more reasons", told[-2])
+    assert told[-1] == "  so these cannot be together"
 
 
 @BOTH
