@@ -115,7 +115,10 @@ def prepare(home: Home, goal: Goal, catalogue: Offers) -> Prepared:
     before = changes.before
     for request in goal.requests:
         if request.name in goal.upgrade and before.pack(request.name) is None:
-            raise NotFoundError(f"pack `{request.name}` is not installed any more")
+            raise NotFoundError(
+                f"pack `{request.name}` is not installed any more",
+                hint=f"`mbpm install {request.name}` installs it again",
+            )
     manifests = known_manifests(before, home.store)
     solution = _solve(goal, before, manifests, catalogue)
     for name, reason in solution.removed.items():

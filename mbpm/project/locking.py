@@ -118,7 +118,7 @@ def _check_exact(exact: Mapping[str, Requirement], solution: Solution, project: 
     for name, wanted in exact.items():
         chosen = solution.packs.get(name)
         if chosen is None:
-            raise ResolutionError(f"nothing needs {name} any more; `mbpm lock` drops it")
+            raise ResolutionError(f"nothing needs {name} any more", hint="`mbpm lock` drops it")
         if wanted.admits(chosen.version):
             continue
         own = project.packs.get(name)

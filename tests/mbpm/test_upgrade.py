@@ -52,6 +52,7 @@ def test_a_named_pack_that_is_removed_meanwhile_does_not_come_back(
     result = cli("upgrade", "alpha", "--yes")
     assert result.code == 3
     assert "pack `alpha` is not installed any more" in result.err
+    assert "hint: `mbpm install alpha` installs it again" in result.err
     assert cli.installed() == {}
 
 
