@@ -57,6 +57,11 @@ def _provided(number: int) -> list[str]:
     return [_virtual(kind, place)] if kind < len(VIRTUAL) else []
 
 
+def is_virtual(name: str) -> bool:
+    """Whether a name is one that packs provide, and no pack's own."""
+    return name.partition("-")[0] in dict(VIRTUAL)
+
+
 def _virtual(kind: int, place: int) -> str:
     return f"{VIRTUAL[kind][0]}-{_word(place % VIRTUAL[kind][1])}"
 

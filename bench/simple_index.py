@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.many_packs import lines_of, name_of
+from bench.many_packs import is_virtual, lines_of, name_of
 
 
 def write(root: Path, requested: Iterable[int]) -> int:
@@ -33,7 +33,7 @@ def _project(root: Path, number: int) -> list[int]:
     folder.mkdir(parents=True)
     links, found = [], set()
     for line in lines_of(number, "0" * 64):
-        requires = {n: r for n, r in _requires(line) if not n.startswith("any-")}
+        requires = {n: r for n, r in _requires(line) if not is_virtual(n)}
         found |= {int(n.rpartition("-")[2]) for n in requires}
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {line['version']}\n"
         text += "".join(f"Requires-Dist: {n} {_range(r)}\n" for n, r in requires.items())

@@ -58,7 +58,13 @@ def test_every_job_on_it(registry: Path, tmp_path: Path) -> None:
 
 
 def test_requirements_as_pip_knows_them(tmp_path: Path) -> None:
-    projects = simple_index.write(tmp_path, asked(1)[:3])
+    provided = next(
+        number
+        for number in range(400, 500)
+        for line in many_packs.lines_of(number, "0" * 64)
+        if any(many_packs.is_virtual(name) for name in line["requires"])
+    )
+    projects = simple_index.write(tmp_path, [*asked(1)[:3], provided])
     folders = list((tmp_path / "simple").iterdir())
     assert len(folders) == projects >= 3
     for folder in folders:
