@@ -54,19 +54,20 @@ class World:
         """Vectors of equal length of all processes, `count` in all: number i is process i % size's.
 
         Args:
-            own: this process's, in order; the last processes may have one less than the first.
+            own: float32 or float64; this process's, in order; the last processes may have one less than the first.
         """
         if self.size == 1:
             return list(own)
         most = -(-count // self.size)
         own = [vector.cpu() for vector in own]  # gloo gathers from there
-        like = own[0] if own else None
-        length = torch.tensor([0 if like is None else like.numel()])
-        dist.all_reduce(length, dist.ReduceOp.MAX)
-        kind = torch.float64 if like is None else like.dtype
+        like = own[0] if own else torch.zeros(0)
+        # whoever has none learns from the others what theirs are
+        told = torch.tensor([like.numel(), int(like.dtype == torch.float64)])
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        none = torch.zeros(int(told[0]), dtype=torch.float64 if told[1] else torch.float32)
         made: list[torch.Tensor] = []
         for k in range(most):
-            mine = own[k] if k < len(own) else torch.zeros(int(length), dtype=kind)
+            mine = own[k] if k < len(own) else none
             places = [torch.empty_like(mine) for _ in range(self.size)]
             dist.all_gather(places, mine)
             made += places

@@ -161,6 +161,7 @@ def test_every_sort_of_row_comes_back(cli: Cli, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"messages": talk, "group": "talk", "kind": "chat"},
         {"prompt": "p", "response": "b", "choices": ["a", "b"], "system": "s"},
+        {"prompt": "p3", "response": "def f(): ...", "tests": "f()", "group": 7},
         {"prompt": "p2", "chosen": "good", "rejected": "bad"},
         *pairs(40),
     ]

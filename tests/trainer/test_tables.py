@@ -103,6 +103,8 @@ def test_parquet_without_pyarrow_says_how_to_get_it(
         ("a.json", '[{"prompt": "q", "response": "r"}] x', "expected nothing after the array"),
         ("a.json", "[" * 100_000, "a.json: line 1: is nested too deeply"),
         ("a.json", '{"a": ' * 100_000, "a.json: line 1: is nested too deeply"),
+        ("a.json", f'{{"prompt": {"1" * 5000}}}', "a.json: line 1: holds a number it should not"),
+        ("a.jsonl", f'{{"prompt": {"1" * 5000}}}', "a.jsonl: line 1: holds a number"),
         ("a.json", "[]", "a.json: is empty (expected an array of JSON objects)"),
         ("a.json", "", "a.json: is empty"),
         ("a.csv", "", "a.csv: is empty (expected a header and rows)"),

@@ -74,12 +74,10 @@ def examples_of(row: Row, where: str, group_by: str = "group") -> list[Example]:
 
 
 def _group(row: Row, key: str, where: str) -> str | None:
-    if key == "group":
-        return _optional(row, key, where)
     value = row.get(key)
     if isinstance(value, int):
         return str(value)
-    return _text(value, key, where)
+    return _optional(row, key, where) if key == "group" else _text(value, key, where)
 
 
 def _prompt(row: Row, where: str) -> tuple[Message, ...] | None:

@@ -61,6 +61,12 @@ def _iban(text: str) -> bool:
     return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
 
 
+def _begins(check: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Whether a match, or what stands before one of its gaps, passes: a card number is followed by
+    its date, and an IBAN by `BIC`."""
+    return lambda text: any(check(text[: gap.start()]) for gap in re.finditer(r"[\s-]|$", text))
+
+
 def _random(text: str) -> bool:
     """Whether a value looks drawn rather than written: digits and letters, and much entropy."""
     value = re.split(r"[:=]\s*", text, maxsplit=1)[-1].strip("'\"")
@@ -139,14 +145,14 @@ _RULES = (
         "IBAN",
         "[A-Z]{2}[0-9]{2}",
         r"\b[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?\b",
-        _iban,
+        _begins(_iban),
     ),
     _rule(
         "personal",
         "card number",
         "[0-9]{4}",
         r"(?<![\w.-])[2-6][0-9]{3}(?:[ -]?[0-9]){9,15}(?![\w-])",
-        _luhn,
+        _begins(_luhn),
     ),
     _rule(
         "personal",

@@ -51,6 +51,8 @@ def json_lines(file: Path, name: str) -> Iterator[PlacedRow]:
                     )
                 except RecursionError:
                     yield where, UsageError(f"{where}: is nested too deeply")
+                except ValueError as error:  # more digits than Python reads
+                    yield where, UsageError(f"{where}: holds a number it should not ({error})")
                 else:
                     yield where, _object(value, where)
 
@@ -94,6 +96,8 @@ def json_array(file: Path, name: str) -> Iterator[PlacedRow]:
             ) from None
         except RecursionError:
             raise UsageError(f"{where}: is nested too deeply") from None
+        except ValueError as error:  # more digits than Python reads
+            raise UsageError(f"{where}: holds a number it should not ({error})") from None
         yield where, _object(value, where)
 
 
@@ -195,7 +199,7 @@ def parquet(file: Path, name: str) -> Iterator[PlacedRow]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{name}: row {number}", row
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).split("\n")[0][:200]
         raise UsageError(f"{name}: is not a readable Parquet file ({reason})") from None
 

@@ -15,15 +15,19 @@ def rows_of(examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
     inner = {
         (e.messages[:end], e.group, e.kind)
         for e in examples
-        if not e.choices and not e.rejected
+        if _is_turn(e)
         for end in range(2, len(e.messages))
         if e.messages[end - 1].role == "assistant"
     }
     for example in examples:
-        plain = not example.choices and not example.rejected
-        if plain and (example.messages, example.group, example.kind) in inner:
+        if _is_turn(example) and (example.messages, example.group, example.kind) in inner:
             continue
         yield _row(example)
+
+
+def _is_turn(example: Example) -> bool:
+    """Whether it may be one of several that a row of messages holds."""
+    return not (example.choices or example.rejected or example.tests)
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -32,15 +36,18 @@ def _row(example: Example) -> dict[str, Any]:
         chat = example.chat()
         row["chosen"] = chat
         row["rejected"] = [*chat[:-1], {"role": "assistant", "content": example.rejected}]
-    elif example.choices:
+    elif example.choices or example.tests:
         *before, question, answer = example.messages
         if before:
             row["system"] = before[0].content
         row |= {"prompt": question.content, "response": answer.content}
-        row["choices"] = list(example.choices)
+        if example.choices:
+            row["choices"] = list(example.choices)
     else:
         row["messages"] = example.chat()
     row["group"] = example.group
+    if example.tests:
+        row["tests"] = example.tests
     if example.kind:
         row["kind"] = example.kind
     return row
