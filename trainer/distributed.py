@@ -54,7 +54,8 @@ class World:
         """Vectors of equal length of all processes, `count` in all: number i is process i % size's.
 
         Args:
-            own: float32 or float64; this process's, in order; the last processes may have one less than the first.
+            own: this process's, float32 or float64, in order; the last processes may have one less
+                than the first.
         """
         if self.size == 1:
             return list(own)
