@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from trainer.config import TrainingConfig
 from trainer.distributed import World
 from trainer.interrupt import held_back
 from trainer.lora import TrainableAdapter
-from trainer.memory import Plan, Sizes, available, megabytes, plan, resident
+from trainer.memory import Plan, Sizes, available, megabytes, option, plan, resident
 from trainer.objective import Answers, Objective
 from trainer.prompts import Prompts
 from trainer.schedule import rate
@@ -88,9 +89,14 @@ class Result:
     """Step and held-out loss of every look."""
 
 
-def run_digest(config: TrainingConfig, card: BaseCard, items: Sequence[Items]) -> str:
+def run_digest(
+    config: TrainingConfig, card: BaseCard, items: Sequence[Items], held_out: Sequence[Items]
+) -> str:
     """Digest of everything that decides a run's result."""
-    data = [[r.tokens, r.start, r.answer] for item in items for r in item.rows]
+    data = [
+        [[r.tokens, r.start, r.answer] for item in part for r in item.rows]
+        for part in (items, held_out)
+    ]
     document = [VERSION, config.model_dump(mode="json"), card.fingerprint, data]
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
@@ -165,7 +171,7 @@ class _Fit(Generic[Items]):
         self.model, self.items, self.held_out, self.config = model, items, held_out, config
         self.folder, self.report, self.objective = checkpoints, report, objective
         self.resources, self.world = resources, world
-        self.run = run_digest(config, card, items)
+        self.run = run_digest(config, card, items, held_out)
         self.adapter = TrainableAdapter(
             card, config.rank, config.scale, config.seed, model.device, config.projections,
             config.init,
@@ -243,10 +249,7 @@ class _Fit(Generic[Items]):
                 self.adapter.flat.values(), config.max_gradient_norm
             )
             if not torch.isfinite(norm) or loss != loss:
-                raise NotANumberError(
-                    f"the loss is not a number at step {step + 1}",
-                    hint=f"a smaller `--learning-rate` than {config.learning_rate:g} usually helps",
-                )
+                raise self._not_a_number("the loss", step + 1)
             self.optimizer.step()
             p.step += 1
             p.losses.append(loss)
@@ -295,12 +298,20 @@ class _Fit(Generic[Items]):
         ]
         total = sum(steps.totals(self.objective, pieces))
         loss = total / self.objective.weight(self.held_out)
+        if not math.isfinite(loss):
+            raise self._not_a_number("the held-out loss", p.step)
         p.looks.append((p.step, loss))
         p.stale += 1
         if p.best_loss is None or loss < p.best_loss:
             p.best_loss, p.best_step, p.stale = loss, p.step, 0
             self._save(BEST, self.adapter.snapshot())
         return loss
+
+    def _not_a_number(self, what: str, step: int) -> NotANumberError:
+        return NotANumberError(
+            f"{what} is not a number at step {step}",
+            hint=f"a smaller `--learning-rate` than {self.config.learning_rate:g} usually helps",
+        )
 
     def _save(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         if self.world.main:
@@ -320,6 +331,12 @@ class _Fit(Generic[Items]):
             numbers = [int(n) for n in self.world.share(text).split()]
             made = Plan(numbers[0], bool(numbers[1]), *numbers[2:])
             self.progress.adopt(made)
+        elif self.resources.memory is not None and made.peak > self.resources.memory:
+            raise DoesNotFitError(
+                f"the run that would go on was planned with {megabytes(made.peak)} of memory, and "
+                f"{megabytes(self.resources.memory)} may be used",
+                hint=f"{option(made.peak)} goes on; `--restart` begins anew with less",
+            )
         return made
 
     def _limits(self) -> tuple[int, int]:
@@ -327,7 +344,7 @@ class _Fit(Generic[Items]):
         disk = self.resources.disk
         if disk is None:
             folder = next(p for p in (self.folder, *self.folder.parents) if p.exists())
-            disk = shutil.disk_usage(folder).free // 2
+            disk = shutil.disk_usage(folder).free // (2 * self.world.size)
         return memory, disk
 
     def _free(self) -> int:
@@ -347,7 +364,8 @@ class _Fit(Generic[Items]):
         smaller = made.peak * 3 // 4
         try:
             less = plan(sizes, smaller, 0, 1)
-            hint = f"`--memory {-(-less.peak // 1_000_000)}MB` computes the same in less"
+            again = " with `--restart`" if self.progress.step else ""
+            hint = f"{option(less.peak)}{again} computes the same in less"
         except DoesNotFitError as error:
             hint = error.hint or ""
         return DoesNotFitError(

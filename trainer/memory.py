@@ -157,8 +157,7 @@ def _doubled(first: int, most: int) -> list[int]:
 
 
 def _hint(s: Sizes, budget: int, least: int) -> str:
-    room = megabytes(least * 21 // 20)
-    given = f"`--memory {room.replace(' ', '')}` would fit"
+    given = f"{option(least * 21 // 20)} would fit"
     short = s.row_tokens
     while short > 16:
         short //= 2
@@ -173,8 +172,13 @@ def _hint(s: Sizes, budget: int, least: int) -> str:
 
 
 def megabytes(count: int) -> str:
-    """`1,234 MB`, rounded up."""
+    """`1234 MB`, rounded up."""
     return f"{-(-count // 1_000_000)} MB"
+
+
+def option(count: int) -> str:
+    """What to type for so many bytes."""
+    return f"`--memory {megabytes(count).replace(' ', '')}`"
 
 
 def trim() -> None:

@@ -6,6 +6,8 @@ prompt begins with is read once, each different prompt once more, and every epoc
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +16,9 @@ import torch
 
 from runtime.model import Model
 from runtime.prefix import common_prefix
+from specs.errors import DoesNotFitError
 from trainer.batches import Row
+from trainer.memory import megabytes
 from trainer.packing import Packed
 
 CHUNK = 2048
@@ -123,10 +127,28 @@ class Prompts:
         run(read, range(len(self._chunks)))
 
     def _file(self, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """Numbers in a file that is gone when the process ends."""
+        """Numbers in a file that is gone when the process ends.
+
+        Raises:
+            DoesNotFitError: the disk has no room for it.
+        """
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix="prompts.") as file:
-            file.truncate(count * dtype.itemsize)
+            self._allocate(file.fileno(), count * dtype.itemsize)
             return torch.from_file(file.name, shared=True, size=count, dtype=dtype)
+
+    @staticmethod
+    def _allocate(file: int, size: int) -> None:
+        # a hole that the disk cannot fill later would end the process without a word
+        grow = getattr(os, "posix_fallocate", None)
+        try:
+            grow(file, 0, size) if grow is not None else os.truncate(file, size)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise DoesNotFitError(
+                f"no space for {megabytes(size)} of prompts' keys and values",
+                hint="free some space and give the same command again",
+            ) from None
 
     def before(self, packed: Packed) -> list[torch.Tensor] | None:
         """Per block, the keys and values before its rows: [layers, 2, B, K, P, d]."""

@@ -106,6 +106,14 @@ def test_checkpoints_of_another_run_are_refused(
     assert caught.value.hint is not None and "--restart" in caught.value.hint
 
 
+def test_other_held_out_rows_are_another_run(base: tuple[Model, BaseCard], tmp_path: Path) -> None:
+    given = rows(20, 0), rows(5, 1)
+    config = CONFIG.model_copy(update={"epochs": 1})
+    train(*base, *given, config, tmp_path, lambda step: None)
+    with pytest.raises(UsageError, match="other data, base or settings"):
+        train(*base, given[0], rows(5, 2), config, tmp_path, lambda step: None)
+
+
 def test_a_damaged_checkpoint_is_named(base: tuple[Model, BaseCard], tmp_path: Path) -> None:
     run(base, tmp_path, epochs=1)
     file = tmp_path / "last.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from tests.support.tiny_base import write_tiny_base
 from tests.trainer.test_loop import CONFIG, rows
 from tests.trainer.test_loop import base as base  # a fixture
 from trainer.loop import Resources, Result, StepReport, train
+from trainer.prompts import Prompts
 from trainer.steps import Steps
 
 DATA = Path(__file__).parents[1] / "data" / "legal-mini.jsonl"
@@ -139,6 +141,23 @@ def test_too_little_memory_says_how_much_would_do(
     assert said is not None
     result = run(base, tmp_path, resources=Resources(memory=int(said[1]) * 1_000_000))
     assert result.plan.peak <= int(said[1]) * 1_000_000
+    with pytest.raises(DoesNotFitError, match="would go on was planned with") as caught:
+        run(base, tmp_path, resources=Resources(memory=100_000_000))
+    assert "`--restart` begins anew" in (caught.value.hint or "")
+
+
+def test_a_disk_without_room_for_prompts_says_so(
+    base: tuple[Model, BaseCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    given = rows(4, 0)
+    prompts = Prompts(base[0], given, torch.float32, spilled=1000, folder=tmp_path)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DoesNotFitError, match=r"no space for .* keys and values"):
+        prompts.fill(lambda read, numbers: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_memory_that_the_system_does_not_give_names_the_option_that_fits(
