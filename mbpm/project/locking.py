@@ -68,7 +68,8 @@ def find_versions(
     upgrade = upgrade or {}
     locked = {p.name: p.manifest for p in old.packs if p.name not in upgrade} if old else {}
     exact = {name: wanted for name, wanted in upgrade.items() if wanted is not None}
-    locked |= {name: _newest(name, wanted, shelf) for name, wanted in exact.items()}
+    early = project.project.prereleases
+    locked |= {name: _newest(name, wanted, shelf, early) for name, wanted in exact.items()}
     problem = Problem(
         requests=tuple(Request(n, Requirement(w.version)) for n, w in project.packs.items()),
         installed={},
@@ -78,7 +79,7 @@ def find_versions(
         hardware=_machine(project),
         exact=True,
         recommends=project.project.recommends,
-        prereleases=project.project.prereleases,
+        prereleases=early,
         locked=locked,
     )
     shelf.catalogue.prefetch([*project.packs, *locked])
@@ -101,10 +102,11 @@ def find_versions(
     return Locked(tuple(packs), tuple(bases.values()), tuple(_remarks(solution)))
 
 
-def _newest(name: str, wanted: Requirement, shelf: Shelf) -> str:
+def _newest(name: str, wanted: Requirement, shelf: Shelf, early: bool) -> str:
     """The manifest of the newest version of a pack that fits."""
     there = shelf.candidates(name)
-    fitting = [c for c in there if wanted.admits(c.version) and not c.line.yanked]
+    able = [c for c in there if not c.line.yanked]
+    fitting = [c for c in able if wanted.admits(c.version, prereleases=early)]
     if not fitting:
         raise ResolutionError(
             f"no version of {name} is `{wanted}`",
@@ -119,7 +121,7 @@ def _check_exact(exact: Mapping[str, Requirement], solution: Solution, project: 
         chosen = solution.packs.get(name)
         if chosen is None:
             raise ResolutionError(f"nothing needs {name} any more", hint="`mbpm lock` drops it")
-        if wanted.admits(chosen.version):
+        if wanted.admits(chosen.version, prereleases=project.project.prereleases):
             continue
         own = project.packs.get(name)
         why = f"`{name} {own.version}`, which {PROJECT_FILE} wants" if own else "the other packs"

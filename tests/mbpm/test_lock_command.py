@@ -354,6 +354,9 @@ def test_pre_releases(project: ProjectCli, publish: Publish) -> None:
     project.ok("lock")
     assert project.locked() == {"alpha": "1.0.0"}
     project.write('alpha = "1"\n', HEAD.replace('"clinic"\n', '"clinic"\nprereleases = true\n'))
+    project.ok("lock", "--upgrade-pack", "alpha@>1.0.0")
+    assert project.locked() == {"alpha": "1.1.0-rc.1"}
+    project.ok("lock", "--upgrade-pack", "alpha@=1.0.0")
     project.ok("lock", "--upgrade")
     assert project.locked() == {"alpha": "1.1.0-rc.1"}
 
