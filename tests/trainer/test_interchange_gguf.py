@@ -186,6 +186,12 @@ def test_any_ranks_and_scales_become_one_of_each_without_changing_the_update(
         )
 
 
+def test_alpha_comes_back_as_it_was_said() -> None:
+    for rank, alpha in ((7, 29), (12, 16), (49, 1), (64, 128)):
+        pair = Pair(torch.ones(rank, 8), torch.ones(5, rank), alpha / rank)
+        assert Lora({"m": pair}, "full").pack()[1].alpha == alpha
+
+
 def test_llama_server_loads_an_exported_adapter_and_agrees(smollm2: Path, tmp_path: Path) -> None:
     program = os.environ.get("MBPM_TEST_LLAMA_SERVER") or shutil.which("llama-server")
     if program is None:

@@ -67,6 +67,7 @@ def pack_logits(base: Path, pack: Path, tokens: tuple[int, ...], start: int) -> 
     return reference.logits([Question(tokens, start)], ActiveDelta([(adapter, 1.0)]))[0]
 
 
+@pytest.mark.slow
 def test_peft_loads_an_export_on_the_real_base_and_agrees(smollm2: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -247,6 +248,28 @@ def test_other_tensors_are_refused_by_name(
     save_file({**tensors, name: torch.zeros(shape)}, folder / PEFT_WEIGHTS)
     with pytest.raises(MbpmError, match=words):
         read_adapter(folder, base)
+
+
+def test_numbers_of_other_types_are_refused(base: Path, tmp_path: Path) -> None:
+    folder = exported(base, tmp_path, "full")
+    tensors = load_file(folder / PEFT_WEIGHTS)
+    for dtype in (torch.float64, torch.int8):
+        save_file({n: t.to(dtype) for n, t in tensors.items()}, folder / PEFT_WEIGHTS)
+        with pytest.raises(UsageError, match="has dtype"):
+            read_adapter(folder, base)
+
+
+def test_a_pack_that_does_not_attach_is_not_exported(base: Path, tmp_path: Path) -> None:
+    card = BaseCard.read(base / CARD_FILE)
+    pack = write_pack(tmp_path / "p", card, random_adapter(card, 4, 1), 4, 8.0, "full")
+    file = pack / "adapter.safetensors"
+    tensors = load_file(file)
+    tensors.pop(next(n for n in tensors if n.endswith("lora_B.weight")))
+    save_file(tensors, file)
+    with pytest.raises(IntegrityError, match="only one half"):
+        export(
+            base, pack, Manifest.read(pack / MANIFEST_FILE), "peft", tmp_path, say=lambda _: None
+        )
 
 
 def test_a_pickle_is_never_read(base: Path, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Literal
 from runtime.chat_format import ChatFormat
 from runtime.gguf_file import GGUFFile, model_config, open_gguf
 from runtime.tokenizer import Tokenizer
+from specs.attach import check_attach
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.manifest import ADAPTER_FILE, Manifest
+from specs.safetensors_header import read_header
 from trainer.interchange.compare import PROMPTS, Agreement, Reference, agreement, questions
 from trainer.interchange.gguf_adapter import read_gguf_adapter, write_gguf_adapter
 from trainer.interchange.lora import Lora, LoraDelta, read_pack_lora
@@ -56,6 +58,7 @@ class _Pack:
     @classmethod
     def open(cls, base_dir: Path, pack_dir: Path, manifest: Manifest) -> _Pack:
         card = BaseCard.read(base_dir / CARD_FILE)
+        check_attach(manifest, read_header(pack_dir / ADAPTER_FILE), card, str(pack_dir))
         weights = base_dir / WEIGHTS_FILE
         chat = ChatFormat.from_gguf(weights, Tokenizer.from_gguf(weights))
         lora = read_pack_lora(pack_dir / ADAPTER_FILE, manifest.adapter, card.fingerprint)
@@ -82,10 +85,13 @@ def export(
     """Write a pack into `folder` in another format, read it back, and compare.
 
     Args:
-        pack_dir: where the pack's files are, its attach proof done.
+        pack_dir: where the pack's files are.
         kind: for `merged-gguf`, the type of the matrices that change.
         base_model: for `peft`, what PEFT is to load as the base.
         say: told what is being done.
+
+    Raises:
+        IntegrityError: the pack does not attach to the base.
     """
     pack = _Pack.open(base_dir, pack_dir, manifest)
     say("writing")

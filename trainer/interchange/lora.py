@@ -79,8 +79,11 @@ class Lora:
             tensors[module + SUFFIX_B] = torch.nn.functional.pad(b, (0, missing))
         dtype = next(d for d in STORED if all(_holds(d, t) for t in tensors.values()))
         stored = {name: t.to(dtype).contiguous() for name, t in tensors.items()}
+        alpha = round(scale * rank, 9)
+        if alpha / rank != scale:
+            alpha = scale * rank
         info = AdapterInfo(
-            activation=self.activation, rank=rank, alpha=scale * rank, modules=len(self.pairs)
+            activation=self.activation, rank=rank, alpha=alpha, modules=len(self.pairs)
         )
         return stored, info
 
@@ -117,7 +120,7 @@ def read_pack_lora(file: Path, info: AdapterInfo, fingerprint: Sha256) -> Lora:
     """A pack's own adapter.
 
     Args:
-        file: its `adapter.safetensors`, checked by the attach proof.
+        file: its `adapter.safetensors`, the attach proof done.
         info: what the manifest says of it.
         fingerprint: of its base.
     """

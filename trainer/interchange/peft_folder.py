@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from specs.attach import SUFFIX_A, SUFFIX_B
+from specs.attach import ADAPTER_DTYPES, SUFFIX_A, SUFFIX_B
 from specs.base_card import BaseCard
 from specs.errors import IntegrityError, NotFoundError, UsageError
 from specs.manifest import Manifest
@@ -82,6 +82,11 @@ def _shapes(header: Header, file: Path) -> dict[str, Shapes]:
         why = next((w for part, w in _ELSEWHERE.items() if part in name), None)
         if why or not name.startswith(PREFIX) or not module.endswith((SUFFIX_A, SUFFIX_B)):
             raise UsageError(f"{file}: tensor `{name}` is {why or 'no part of a LoRA adapter'}")
+        if info.dtype not in ADAPTER_DTYPES:
+            raise UsageError(
+                f"{file}: tensor `{name}` has dtype {info.dtype} (expected one of "
+                f"{', '.join(ADAPTER_DTYPES)})"
+            )
         halves[module] = info.shape
     shapes = {}
     for module in sorted({h.removesuffix(SUFFIX_A).removesuffix(SUFFIX_B) for h in halves}):
