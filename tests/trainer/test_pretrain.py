@@ -16,6 +16,7 @@ import torch
 
 import trainer.pretrain.loop
 from runtime.chat_format import ChatFormat
+from runtime.engine import ModelConfig
 from runtime.gguf_file import model_config, open_gguf
 from runtime.tokenizer import Tokenizer
 from runtime.torch_engine import TorchEngine
@@ -274,6 +275,31 @@ def test_continuing_keeps_tokenizer_and_shape_and_changes_the_weights(
     assert card.layers == 3
 
 
+def test_a_longer_window_than_the_base_reads_is_refused_before_training(
+    texts: Path, tmp_path: Path
+) -> None:
+    write_tiny_base(tmp_path / "tiny")
+    said = {k: v for k, v in TOY.items() if k not in ("model", "tokenizer")}
+    said["training"] = {"window": 1 << 14, "batch_tokens": 1 << 14}
+    made = BaseConfig.from_object({**said, "continues": "tiny"}, "toy.toml")
+    watch = Watch()
+    with pytest.raises(UsageError, match=r"training\.window 16384 is more than"):
+        make_own_base(
+            made, find_files(texts), tmp_path / "out", watch, base_dir=tmp_path / "tiny",
+            device="cpu",
+        )  # fmt: skip
+    assert watch.steps == []
+
+
+def test_embeddings_keep_8_bits() -> None:
+    shape = ModelConfig("llama", 1, 32, 64, 2, 1, 16, 300, 64, 1e4, 1e-5, False)
+    model = FloatModel(shape, new_weights(shape, 0, CPU))
+    for kind, embeddings in (("Q4_0", "Q8_0"), ("Q5_0", "Q8_0"), ("Q8_0", "Q8_0"), ("F16", "F16")):
+        types = {t.name: t.type for t in model.tensors(kind)}
+        assert types["token_embd.weight"] == embeddings
+        assert types["blk.0.attn_q.weight"] == kind
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -359,8 +385,6 @@ def test_counting_is_what_counting_by_hand_gives() -> None:
 
 
 def test_new_weights_depend_on_the_seed_alone() -> None:
-    from runtime.engine import ModelConfig
-
     shape = ModelConfig("llama", 1, 32, 64, 2, 1, 16, 300, 64, 1e4, 1e-5, False)
     one, same, other = (new_weights(shape, seed, CPU) for seed in (1, 1, 2))
     assert all(torch.equal(one[n], same[n]) for n in one)

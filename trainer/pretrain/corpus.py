@@ -54,7 +54,7 @@ def read_corpus(files: Sequence[DataFile], config: BaseConfig) -> Corpus:
             hint="there are " + ", ".join(f"`{name}`" for name in sorted(texts)),
         )
     if config.held_out:
-        held = {name: texts.pop(name) for name in config.held_out}
+        held = {name: texts.pop(name) for name in dict.fromkeys(config.held_out)}
     else:
         held, texts = _last_tenths(texts)
     if not texts or not any(held.values()):

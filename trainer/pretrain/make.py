@@ -19,7 +19,7 @@ from runtime.tokenizer import Tokenizer
 from runtime.torch_engine import TorchEngine, pick_device
 from specs.base_card import WEIGHTS_FILE, BaseCard
 from specs.blobs import FileSource
-from specs.errors import MbpmError
+from specs.errors import MbpmError, UsageError
 from specs.model import Contract, canonical_json
 from trainer.checkpoint import LAST
 from trainer.data.files import DataFile
@@ -177,7 +177,13 @@ def _start(
 ) -> Start:
     if base_dir is not None:
         file = open_gguf(base_dir / WEIGHTS_FILE)
-        return Start(file, model_config(file), True)
+        known = model_config(file)
+        if config.training.window > known.context_length:
+            raise UsageError(
+                f"training.window {config.training.window} is more than the {known.context_length} "
+                f"tokens that {config.continues} reads"
+            )
+        return Start(file, known, True)
     assert config.model is not None and config.tokenizer is not None
     target = checkpoints / START_FILE
     learnt = _texts_digest(corpus, config.tokenizer.vocab_size)

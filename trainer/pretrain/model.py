@@ -16,6 +16,7 @@ from runtime.quant import FloatLinear
 from trainer.gguf_write import quantized, to_file_rows
 
 INIT_STD = 0.02
+BELOW_8_BITS = ("Q4_0", "Q4_1", "Q5_0")
 HEAD_ROWS = 1024
 """Tokens whose logits exist at once."""
 
@@ -79,11 +80,14 @@ class FloatModel(Model):
         return torch.cat(parts)
 
     def tensors(self, kind: str) -> Iterator[GGUFTensor]:
-        """The weights as a GGUF file holds them."""
+        """The weights as a GGUF file holds them, embeddings and output with 8 bits or more."""
         for name, weight in self.weights.items():
             values = weight.detach().cpu().numpy()
             order = to_file_rows(name, self.config)
-            yield quantized(name, values if order is None else values[order], kind)
+            finer = kind in BELOW_8_BITS and name in ("token_embd.weight", "output.weight")
+            yield quantized(
+                name, values if order is None else values[order], "Q8_0" if finer else kind
+            )
 
 
 def new_weights(config: ModelConfig, seed: int, device: torch.device) -> dict[str, torch.Tensor]:
