@@ -8,7 +8,7 @@ of a chat, and differ from published ones of bare text.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,7 @@ def harness(
                 f"lm-evaluation-harness has no task `{task}`", hint="`lm-eval ls tasks` lists them"
             )
     samples: list[dict[str, list[dict[str, Any]]]] = []
+    directions: dict[str, dict[str, bool | None]] = {}
     for number, adapters in enumerate(setting.systems):
         whose = "base" if number == 0 else "pack"
         try:
@@ -73,7 +74,12 @@ def harness(
             ) from error
         assert found is not None
         samples.append(found["samples"])
-    return [m for task in sorted(samples[0]) for m in _measured(task, [s[task] for s in samples])]
+        directions = found.get("higher_is_better", {})
+    return [
+        measured
+        for task in sorted(samples[0])
+        for measured in _measured(task, [s[task] for s in samples], directions.get(task, {}))
+    ]
 
 
 def check_installed() -> None:
@@ -85,8 +91,10 @@ def check_installed() -> None:
         )
 
 
-def _measured(task: str, runs: Sequence[Sequence[dict[str, Any]]]) -> list[Measured]:
-    """The metrics of one task, rows of all runs in the same order."""
+def _measured(
+    task: str, runs: Sequence[Sequence[dict[str, Any]]], higher: Mapping[str, bool | None]
+) -> list[Measured]:
+    """The metrics of one task of which more is better, rows of all runs in the same order."""
     ordered = [sorted(run, key=lambda row: (row["doc_id"], row.get("filter", ""))) for run in runs]
     first = ordered[0][0]
     filters = sorted({row.get("filter", "none") for row in ordered[0]})
@@ -94,6 +102,8 @@ def _measured(task: str, runs: Sequence[Sequence[dict[str, Any]]]) -> list[Measu
     for filter_ in filters:
         rows = [[r for r in run if r.get("filter", "none") == filter_] for run in ordered]
         for metric in first["metrics"]:
+            if higher.get(metric) is False:
+                continue
             values = [[row.get(metric) for row in run] for run in rows]
             if not all(isinstance(v, int | float) and 0 <= v <= 1 for run in values for v in run):
                 continue

@@ -46,7 +46,8 @@ class Measured:
     kind: Literal["perplexity", "share"]
     """exp(sum of values / sum of weights), where less is better, or the quotient itself."""
     values: F64
-    """[systems, rows]: nats of a row's tokens, or 1 where it is right and 0 where not."""
+    """[systems, rows]: nats of a row's tokens, or 1 where it is right and 0 where not, or between.
+    """
     weights: F64
     """[rows]: tokens, or 1."""
     groups: Sequence[str]
@@ -84,13 +85,13 @@ class Measured:
     def alone(self, seed: int) -> Alone:
         """The base alone; raises as `metric`.
 
-        A share of rows that are their own groups has Wilson's interval, which resampling does not
-        reach where all rows are alike.
+        A share of rows that are their own groups, each right or wrong, has Wilson's interval, which
+        resampling does not reach where all rows are alike.
         """
         sums, groups = self._sums()
         value = float(self._statistic(sums.sum(axis=1, keepdims=True))[0, 0])
         low, high = interval(bootstrap(sums, self._statistic, seed)[0])
-        if self.kind == "share" and groups == len(self.weights):
+        if self._counts(groups):
             low, high = wilson(value, groups)
         return Alone(
             self.name, self.description, value, low, high, self.baseline, len(self.weights), groups
@@ -106,6 +107,11 @@ class Measured:
             values=np.stack([self.values[0], routed]),
         )
 
+    def _counts(self, groups: int) -> bool:
+        """Whether it counts independent rows that are right or wrong and nothing between."""
+        right_or_wrong = bool(((self.values == 0) | (self.values == 1)).all())
+        return self.kind == "share" and groups == len(self.weights) and right_or_wrong
+
     def _sums(self) -> tuple[F64, int]:
         """[systems + 1, groups]: values of every system, and the weights."""
         sums = group_sums(np.stack([*self.values, self.weights]), group_index(self.groups))
@@ -117,7 +123,7 @@ class Measured:
         return np.exp(quotient) if self.kind == "perplexity" else quotient
 
     def _test(self, sums: F64, seed: int) -> tuple[float, Literal["sign-flip", "McNemar"]]:
-        if self.kind == "share" and sums.shape[1] == len(self.weights):
+        if self._counts(sums.shape[1]):
             base, pack = self.values[0] > 0.5, self.values[1] > 0.5
             return mcnemar_test(int((base & ~pack).sum()), int((pack & ~base).sum())), "McNemar"
         return sign_flip_test(sums[1] - sums[0], seed), "sign-flip"

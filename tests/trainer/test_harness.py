@@ -107,6 +107,12 @@ def test_a_task_of_choices_and_a_written_one(
     assert found["tiny_written exact_match"].baseline is None
 
 
+def test_a_metric_that_is_better_when_lower_is_left_out() -> None:
+    run = [{"doc_id": i, "metrics": ["acc", "brier"], "acc": 1, "brier": 0.5} for i in range(3)]
+    found = module._measured("t", [run, run], {"acc": True, "brier": False})
+    assert [m.name for m in found] == ["t acc"]
+
+
 def test_a_task_that_is_not_there(setting: Setting) -> None:
     pytest.importorskip("lm_eval")
     with pytest.raises(NotFoundError, match="no task `nothing_of_the_kind`"):

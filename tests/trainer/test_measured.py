@@ -24,7 +24,7 @@ def perplexity(
 
 
 def share(
-    base: Sequence[int], pack: Sequence[int], groups: Sequence[str] | None = None
+    base: Sequence[float], pack: Sequence[float], groups: Sequence[str] | None = None
 ) -> Measured:
     return Measured(
         "s", "", "share",
@@ -102,3 +102,10 @@ def test_the_base_alone() -> None:
 def test_one_row_has_no_interval() -> None:
     with pytest.raises(UsageError, match="an interval needs 2"):
         perplexity([4], [2]).metric(0)
+
+
+def test_rows_that_are_partly_right_are_not_counted_as_right_or_wrong() -> None:
+    metric = share([0.6, 0.7, 0.8], [0.7, 0.8, 0.9]).metric(0)
+    assert (metric.p_value, metric.test) == (0.25, "sign-flip")
+    alone = share([0.2, 0.4], [0, 0]).alone(0)
+    assert 0.2 <= alone.low < alone.value < alone.high <= 0.4
