@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mbpm.typed import typed
 from specs.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def train_base(
     from trainer.pretrain.config import BaseConfig
 
     state: State = ctx.obj
-    if (option := _of_packs(ctx)) is not None:
+    of_packs = {p.name or "" for p in ctx.command.params} - OPTIONS
+    if (option := typed(ctx, of_packs)) is not None:
         raise UsageError(
             f"`{option}` is for packs, and `--base {file}` trains a base",
             hint=f"what decides a base's training stands in {file}",
@@ -75,17 +77,6 @@ def train_base(
             config, found.files, folder, progress, base_dir=base_dir, device=device
         )
     _show(state, folder, record)
-
-
-def _of_packs(ctx: typer.Context) -> str | None:
-    """The first option that was typed and is a pack's only."""
-    for option in ctx.command.params:
-        source = ctx.get_parameter_source(option.name or "")
-        typed = source is not None and source.name == "COMMANDLINE"
-        # what commands share with one another is not handed to the function
-        if typed and option.expose_value and option.name not in OPTIONS:
-            return option.opts[0]
-    return None
 
 
 def _show(state: State, folder: Path, record: TrainingRecord) -> None:

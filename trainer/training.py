@@ -255,6 +255,11 @@ def train_adapter(
     world = World()
     listener.stage("loading the base")
     material = prepare(base_dir, training, held_out, config, means)
+    if left := len(training) - len(material.training):
+        listener.stage(
+            f"{left:,} of {len(training):,} examples left out: their answers alone are longer than "
+            f"{config.max_length} tokens (`--max-length`)"
+        )
     board = Board(means.tensorboard) if means.tensorboard is not None and world.main else None
 
     def report(step: StepReport) -> None:

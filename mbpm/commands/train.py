@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -12,6 +13,7 @@ import typer
 
 from mbpm import training_options as options
 from mbpm.parts import Parts
+from mbpm.typed import typed
 from specs.errors import NotFoundError, UsageError
 from specs.manifest import DataSource
 from specs.names import check_name
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from trainer.recipe import Recipe
     from trainer.scoring import Tick
 
+OF_OWN_DATA = frozenset(
+    ["domain", "name", "version", "description", "licence", "held_out", "knowledge"]
+)
+"""Options about the pack that a recipe has its own word on."""
 PLAIN_SECONDS = 10.0
 """How often a line is printed where there is no terminal."""
 
@@ -163,8 +169,8 @@ def command(
             "say what to train on: either `--data FILE` with `--domain NAME`, or `--recipe NAME`"
         )
     passages: list[Passage] = []
-    if recipe is not None and knowledge:
-        raise UsageError("`--knowledge` goes with `--data`: a recipe names what its pack holds")
+    if recipe is not None and (option := typed(ctx, OF_OWN_DATA)) is not None:
+        raise UsageError(f"`{option}` goes with `--data`: a recipe says what its pack is")
     if recipe is not None:
         from mbpm.recipes import fetch_data
         from trainer.recipe import load_recipe, recipe_folder
@@ -172,6 +178,10 @@ def command(
         made_from = load_recipe(recipe)
         spec = _recipe_spec(made_from)
         config = _config({**made_from.training.model_dump(), **changes})
+        if auto or config != made_from.training:
+            # what it says would not make this pack again
+            spec = replace(spec, recipe=None)
+            state.out.note("settings other than the recipe's: the pack does not name the recipe")
         split = fetch_data(state, made_from, recipe_folder(recipe))
         if base not in (None, made_from.base):
             raise UsageError(
@@ -193,7 +203,9 @@ def command(
         spec = _spec(domain, name, version, description, licence, own.sources)
     training, held = split.train, split.held_out
     if split.dropped:
-        state.out.note(f"{split.dropped} held-out examples left out: training asks the same")
+        state.out.note(
+            f"{split.dropped} held-out examples left out: training asks the same, or nearly so"
+        )
     folder = output or Path(f"{spec.name}-pack")
     if restart:
         _drop_checkpoints(folder)
@@ -253,7 +265,12 @@ def _own_data(
     from trainer.data.inspection import concerns
     from trainer.data.knowledge import passages_of
     from trainer.data.reading import read_placed
-    from trainer.data.split import check_share, split_as_given, split_by_group
+    from trainer.data.split import (
+        check_share,
+        split_as_given,
+        split_by_group,
+        without_near_repeats,
+    )
 
     share = check_share(held_out)
     with (
@@ -266,7 +283,7 @@ def _own_data(
             state.out.warn(text)
         passages = passages_of(found.files) if knowledge else []
         if share:
-            split = split_by_group(examples, fraction=share, seed=seed)
+            split = without_near_repeats(split_by_group(examples, fraction=share, seed=seed))
         else:
             split = split_as_given(rows, list(read_placed(apart.files)))
         return _OwnData(split, found.sources, passages)

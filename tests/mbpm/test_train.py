@@ -131,6 +131,18 @@ def test_a_recipe_makes_the_same_pack_again_and_is_named(ready: Cli, tmp_path: P
     assert (source["license"], source["sha256"]) == ("CC0-1.0", digest)
 
 
+def test_other_settings_than_a_recipes_do_not_bear_its_name(ready: Cli, tmp_path: Path) -> None:
+    recipe, pack = tmp_path / "boats.toml", tmp_path / "pack"
+    ready.ok("recipe", "new", "boats", DATA, "-o", recipe)
+    done = ready.ok(
+        "train", "--recipe", recipe, "--output", pack, "--epochs", 1, "--rank", 2,
+        "--max-length", 90,
+    )  # fmt: skip
+    assert "the pack does not name the recipe" in done.err
+    assert "left out: their answers alone are longer than 90 tokens" in done.err
+    assert "recipe" not in tomli.loads((pack / "pack.toml").read_text("utf-8"))
+
+
 def test_one_answer_to_everything_is_warned_of(ready: Cli, tmp_path: Path) -> None:
     data = tmp_path / "yes.jsonl"
     rows = [{"prompt": f"Is {i} odd?", "response": "yes" if i else "no"} for i in range(40)]
@@ -229,6 +241,7 @@ def test_bad_data_names_file_line_and_what_was_expected(ready: Cli, tmp_path: Pa
         (("--domain", "legal", "--data", DATA, "--activation", "half"), 2, "activation"),
         (("--recipe", "no-such"), 3, "no-such"),
         (("--recipe", "legal", "--knowledge"), 2, "`--knowledge` goes with `--data`"),
+        (("--recipe", "legal", "--license", "MIT"), 2, "`--license` goes with `--data`"),
         (("--domain", "legal", "--data", DATA, "--knowledge"), 2, "no document among the data"),
         (("--domain", "legal", "--data", DATA, "--held-out", "0.9"), 2, "expected 0.01 to 0.5"),
         (("--domain", "legal", "--data", DATA, "--held-out", DATA), 2, "is held out, and"),

@@ -163,12 +163,13 @@ def test_repeats_are_told_apart() -> None:
 
 
 def test_held_out_rows_that_leaked_are_named() -> None:
-    train = [pair("What is rent?", "Money"), pair("Explain.", LONG * 3, "deed 7")]
+    text = LONG + " ".join(map(str, range(60)))
+    train = [pair("What is rent?", "Money"), pair("Explain.", text, "deed 7")]
     held = [
         pair("What is a lease?", "A contract"),
         pair("what is rent", "Something else"),
         pair("Other", "Words", "deed 7"),
-        pair("Explain it.", LONG * 3),
+        pair("Explain it.", text),
     ]
     report = look(train, held)
     assert report.leaks is not None

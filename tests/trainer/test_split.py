@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from specs.errors import UsageError
 from trainer.data.example import Example
-from trainer.data.split import MIN_HELD_OUT_GROUPS, position, split_by_group
+from trainer.data.inspection import whole_text
+from trainer.data.near import shingles, similarity
+from trainer.data.split import (
+    MAX_SIMILARITY,
+    MIN_HELD_OUT_GROUPS,
+    position,
+    split_as_given,
+    split_by_group,
+    without_near_repeats,
+)
 
 
 def example(prompt: str, group: str) -> Example:
@@ -80,3 +89,15 @@ def test_positions_are_spread_evenly() -> None:
     places = [position(f"g{i}", 0) for i in range(2000)]
     assert min(places) >= 0 and max(places) < 1
     assert abs(sum(places) / 2000 - 0.5) < 0.03
+
+
+def test_what_a_split_leaves_may_be_held_out() -> None:
+    words = [f"word{i}" for i in range(40)]
+    examples = [
+        Example.of_pair(f"Ask {i}", " ".join([*words, f"end{i}"]), f"group {i}") for i in range(40)
+    ]
+    alike = similarity(*(shingles(whole_text(e)) for e in examples[:2]))
+    assert 0.8 < alike < MAX_SIMILARITY
+    made = without_near_repeats(split_by_group(examples))
+    sides = ([(str(i), e) for i, e in enumerate(part)] for part in (made.train, made.held_out))
+    assert split_as_given(*sides).dropped == 0

@@ -12,7 +12,7 @@ from trainer.data.example import Example, normalise
 from trainer.data.languages import language
 from trainer.data.near import NearIndex
 from trainer.data.secrets import find
-from trainer.data.split import MIN_HELD_OUT_GROUPS, MIN_TRAIN_EXAMPLES
+from trainer.data.split import MAX_SIMILARITY, MIN_HELD_OUT_GROUPS, MIN_TRAIN_EXAMPLES
 
 MOST_PLACES = 20
 """Places that are named of each sort of finding."""
@@ -252,6 +252,7 @@ def leaks(rows: Sequence[Placed], held: Sequence[Placed]) -> list[Repeat]:
 
 
 def _leaks(rows: Sequence[Placed], held: Sequence[Placed], index: NearIndex) -> list[Repeat]:
+    index = index.at(MAX_SIMILARITY)
     asked = {_key(_asked(example)): where for where, example in reversed(rows)}
     groups = {example.group: where for where, example in reversed(rows)}
     found = []

@@ -63,6 +63,12 @@ class NearIndex:
         marks = shingles(text)
         return self._match(marks, _keys(marks))
 
+    def at(self, threshold: float) -> NearIndex:
+        """The same texts, asked for what is at least so similar."""
+        made = NearIndex(threshold)
+        made._buckets, made._texts = self._buckets, self._texts
+        return made
+
     def _match(self, marks: Shingles, keys: Iterable[tuple[int, bytes]]) -> int | None:
         near = {self._buckets[key] for key in keys if key in self._buckets}
         scores = {n: similarity(marks, self._texts[n]) for n in near}
