@@ -23,6 +23,17 @@ def failed_gates(evals: Evals, gates: Gates) -> list[str]:
     return failed
 
 
+def told_gates(evals: Evals, gates: Gates) -> list[str]:
+    """What an index line tells: the gates that evals fail, and the default ones that they fail
+    where the author set laxer bounds."""
+    defaults = Gates()
+    strictest = {
+        name: (max if name == "min_gain" else min)(getattr(gates, name), getattr(defaults, name))
+        for name in Gates.model_fields
+    }
+    return failed_gates(evals, Gates(**strictest))
+
+
 def unmeasured(evals: Evals) -> bool:
     """Whether evals lack what a gate looks at."""
     return not evals.metrics or evals.routing is None or evals.off_domain is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from registry_index import bundled
 from registry_index.contents import check_blob, check_contents, find_card, prove_attach
-from registry_index.gates import failed_gates, unmeasured
+from registry_index.gates import failed_gates, told_gates, unmeasured
 from registry_index.summarising import changing
 from registry_index.tree import BASES_DIR, CONFIG_FILE, PackIndex, Registry, blob_path
 from registry_index.writing import (
@@ -24,7 +24,7 @@ from registry_index.writing import (
 from specs.base_card import BaseCard
 from specs.described import Described, Relations
 from specs.errors import GateError, MbpmError, NotFoundError
-from specs.index_line import EvalSummary, IndexLine
+from specs.index_line import MAX_FORCED, EvalSummary, IndexLine
 from specs.manifest import EVALS_FILE, Manifest
 from specs.pack_toml import Gates
 from specs.versions import Version
@@ -67,7 +67,8 @@ def check_release(
         manifest: The pack.
         files: File name in the pack -> where its bytes are.
         root: The registry's directory; it may not exist yet.
-        gates: What the evals must show; the defaults of `specs.pack_toml.Gates` without them.
+        gates: What the evals must show; the defaults of `specs.pack_toml.Gates` without them. What
+            fails a default under a laxer bound is published, and the index line says so.
         force: Publish in spite of a failed gate, and say so in the index line. It overrides
             nothing else.
         publisher: Who publishes it, for the index line.
@@ -89,7 +90,8 @@ def check_release(
     evals = check_contents(manifest, files)
     card = find_card(manifest.base, ([] if new else registry.bases()) + bundled().bases())
     modules = prove_attach(manifest, files, card)
-    failed = failed_gates(evals, gates or Gates())
+    gates = gates or Gates()
+    failed = failed_gates(evals, gates)
     if failed and not force:
         raise GateError(
             f"{manifest.name} {manifest.version} may not be published: {'; '.join(failed)}",
@@ -119,7 +121,7 @@ def check_release(
         ),
         published=(now or datetime.now(timezone.utc)).strftime("%Y-%m-%dT%H:%M:%SZ"),
         publisher=publisher,
-        forced=tuple(failed),
+        forced=tuple(told_gates(evals, gates)[:MAX_FORCED]),
     )
     return Release(manifest, files, line, card.name, modules, new)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from specs.manifest import Manifest
 
 UrlText = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2000)]
-MAX_ONE_LINE = 500
+MAX_ONE_LINE, MAX_FORCED = 500, 20
 MAX_COUNT = (1 << 53) - 1
 """The largest whole number that every reader of JSON keeps exactly."""
 
@@ -61,8 +61,11 @@ class IndexLine(Described, Relations):
     published: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     publisher: OneLine = ""
     """Who published it, as the registry says."""
-    forced: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=20)] = ()
-    """The gates that failed and were overridden with `--force`, in words."""
+    forced: Annotated[
+        tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=MAX_FORCED)
+    ] = ()
+    """The gates that failed and were overridden, with `--force` or by a laxer bound in pack.toml,
+    in words."""
     yanked: bool = False
     """Whether it is only for those who have it in a lock or installed."""
     deprecated: OneLine = ""

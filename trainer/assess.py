@@ -29,6 +29,7 @@ from trainer.routing import (
     read_base_routing,
     taking,
 )
+from trainer.statistics import check_groups
 
 OFF_DOMAIN_PROMPTS = 64
 """General prompts on which divergence from the base is measured."""
@@ -119,11 +120,11 @@ def assess_pack(
         IntegrityError: it does not attach to this base, or a file is damaged.
         UsageError: unusable data.
     """
+    rows, fewer = limited(held_out, options)
     manifest = Manifest.read(pack_dir / MANIFEST_FILE)
     setting = replace(base_setting(base_dir, options), activation=manifest.adapter.activation)
     whitening = read_base_routing(base_dir)
     card = PackRouting.load(pack_dir / ROUTING_FILE, whitening)
-    rows, fewer = limited(held_out, options)
     witness = Witness(setting)
     slot = setting.engine.load_adapter(pack_dir)
     setting = replace(setting, systems=((), (ActiveAdapter(slot),)))
@@ -158,8 +159,8 @@ def assess_base(
     Returns:
         What was measured, notes, and which engine measured.
     """
-    setting = base_setting(base_dir, options)
     rows, notes = limited(held_out or general_suite(), options)
+    setting = base_setting(base_dir, options)
     own = evaluate(setting, rows, watch)
     tasks = _tasks(setting, options, watch)
     found = tuple(m.alone(options.seed) for m in (*own.found, *tasks))
@@ -195,8 +196,15 @@ def base_setting(base_dir: Path, options: Options) -> Setting:
 def limited(
     held_out: Sequence[Example], options: Options
 ) -> tuple[Sequence[Example], tuple[str, ...]]:
-    """The rows to measure on, and a note where they are not all."""
-    if options.limit is None or options.limit >= len(held_out):
-        return held_out, ()
-    rows = sample(held_out, options.limit, options.seed)
-    return rows, (f"Measured on {len(rows)} of {len(held_out)} held-out rows, drawn by seed.",)
+    """The rows to measure on, and a note where they are not all.
+
+    Raises:
+        UsageError: they are too few for an interval.
+    """
+    rows, notes = held_out, tuple[str, ...]()
+    if options.limit is not None and options.limit < len(held_out):
+        rows = sample(held_out, options.limit, options.seed)
+        notes = (f"Measured on {len(rows)} of {len(held_out)} held-out rows, drawn by seed.",)
+    if rows:
+        check_groups(len({e.group for e in rows}))
+    return rows, notes

@@ -40,6 +40,15 @@ def group_sums(columns: F64, groups: Groups) -> F64:
     return np.stack([np.bincount(groups, weights=c, minlength=count) for c in columns])
 
 
+def check_groups(count: int) -> None:
+    """Raise UsageError where so many groups have no interval."""
+    if count < MIN_GROUPS:
+        raise UsageError(
+            f"the held-out rows form {count} group, and an interval needs {MIN_GROUPS} or more",
+            hint="rows with the same `group`, or else the same prompt, form one group",
+        )
+
+
 def bootstrap(
     sums: F64, statistic: Callable[[F64], F64], seed: int, resamples: int = RESAMPLES
 ) -> F64:
@@ -56,11 +65,7 @@ def bootstrap(
         UsageError: there are too few groups for an interval.
     """
     groups = sums.shape[1]
-    if groups < MIN_GROUPS:
-        raise UsageError(
-            f"the held-out rows form {groups} group, and an interval needs {MIN_GROUPS} or more",
-            hint="rows with the same `group`, or else the same prompt, form one group",
-        )
+    check_groups(groups)
     rng = np.random.default_rng(seed)
     share = np.full(groups, 1 / groups)
     at_once = max(1, _PIECE // groups)

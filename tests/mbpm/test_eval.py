@@ -176,6 +176,7 @@ def test_one_row_and_no_rows(world: tuple[Cli, Path], pack: Path, tmp_path: Path
     one = cli("eval", pack, "--data", rows(tmp_path / "one.jsonl", 1))
     assert one.code == 2
     assert "form 1 group, and an interval needs 2" in one.err
+    assert "measuring" not in one.err
     (tmp_path / "none.jsonl").write_text("")
     none = cli("eval", pack, "--data", tmp_path / "none.jsonl")
     assert none.code == 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry_index.gates import failed_gates
+from registry_index.gates import failed_gates, told_gates
 from specs.evals import Divergence, Evals, RoutingEval, Taken
 from specs.pack_toml import Gates
 from tests.support.packs import evals, off_domain
@@ -80,3 +80,14 @@ def test_a_base_that_a_loaded_pack_changes() -> None:
 def test_every_reason_is_told() -> None:
     bad = evals("law", gain_low=-1.0).model_copy(update={"routing": None, "off_domain": None})
     assert len(failed_gates(bad, Gates())) == 3
+
+
+def test_a_bound_that_the_author_laxed_is_told() -> None:
+    taken = (Taken(pack="tax", rows=16, share=0.25),)
+    lax = Gates(max_taken=0.5)
+    assert failed_gates(routed(others=taken), lax) == []
+    (reason,) = told_gates(routed(others=taken), lax)
+    assert "at most 20.0%" in reason
+    assert told_gates(evals("law"), Gates(max_kl=9.0)) == []
+    (stricter,) = told_gates(evals("law"), Gates(min_gain=8.0))
+    assert "must begin above 8" in stricter
