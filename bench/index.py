@@ -45,6 +45,10 @@ def index(rounds: int, packs: int = PACKS) -> Report:
         return Report("index", machine(), cases, bench.notes)
 
 
+PIP_SECONDS = 60.0
+"""How long pip may look for versions: it goes back a step at a time."""
+
+
 class _Bench:
     def __init__(self, web: Web, home: Path, packs: int) -> None:
         self._web, self._home, self._packs = web, home, packs
@@ -193,7 +197,7 @@ class _Bench:
                 "-r",
                 str(root / "wanted.txt"),
             ]
-            slow = self._try(lambda: _timed(pip))
+            slow = self._try(lambda: _timed(pip, PIP_SECONDS))
         return {
             "cold": {"uv pip compile": cold or None, "pip install --dry-run": slow},
             "warm": {"uv pip compile": warm or None},
@@ -220,14 +224,17 @@ class _Bench:
         ]
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _run(command: list[str], limit: float | None = None) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise MbpmError(f"no answer in {limit:.0f} s") from None
     if done.returncode:
         raise MbpmError(f"`{' '.join(command[:6])} …` failed: {done.stderr.strip()[-2000:]}")
     return done.stdout
 
 
-def _timed(command: list[str]) -> float:
+def _timed(command: list[str], limit: float | None = None) -> float:
     start = time.perf_counter()
-    _run(command)
+    _run(command, limit)
     return (time.perf_counter() - start) * 1000
