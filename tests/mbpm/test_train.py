@@ -236,7 +236,7 @@ def test_bad_data_names_file_line_and_what_was_expected(ready: Cli, tmp_path: Pa
         (("--domain", "legal", "--data", DATA, "--rank", 0), 2, "rank"),
         (("--domain", "legal", "--data", DATA, "--pack-version", "one"), 2, "one"),
         (("--domain", "legal", "--data", DATA, "--schedule", "square"), 2, "schedule"),
-        (("--domain", "legal", "--data", DATA, "--target", "z_proj"), 2, "projections"),
+        (("--domain", "legal", "--data", DATA, "--target", "z"), 2, "`--target z`: is no"),
         (("--domain", "legal", "--data", "nowhere.jsonl"), 3, "nowhere.jsonl"),
         (("--domain", "legal", "--data", DATA, "--activation", "half"), 2, "activation"),
         (("--recipe", "no-such"), 3, "no-such"),
