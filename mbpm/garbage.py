@@ -157,13 +157,13 @@ def purge(writer: Writer, manifests: Iterable[str]) -> None:
 
 def cached(home: Home, *, indexes: bool = True) -> list[Waste]:
     """What can be fetched or made again: unfinished downloads nobody is at work on, and with
-    `indexes` the copies of registries' indexes and the native engine's packed weights."""
+    `indexes` the copies of registries' indexes and what was made of bases for a faster start."""
     copies = [
         Waste("index", f"copy of a registry's index, {path.name}", path, _deep_size(path))
         for path in (_listed(home.path / "cache" / "registries") if indexes else ())
     ]
     packed = [
-        Waste("derived", f"packed weights, {path.name}", path, _size(path))
+        Waste("derived", f"made for a faster start, {path.name}", path, _size(path))
         for path in (_packed(home) if indexes else ())
         if not path.name.startswith(".")
     ]
@@ -171,7 +171,7 @@ def cached(home: Home, *, indexes: bool = True) -> list[Waste]:
 
 
 def _packed(home: Home) -> Iterator[Path]:
-    """Weights that the native engine packed, and beginnings of such files."""
+    """Weights and tokenizers in the form that loads fastest, and beginnings of such files."""
     for folder in _listed(home.store.base_path("x").parent):
         yield from sorted([*folder.glob("packed*.bin"), *folder.glob(".packed*.bin.*")])
 

@@ -125,7 +125,7 @@ def check_base(home: Home, base: InstalledBase) -> Check:
 
 
 def _check_packed(folder: Path, check: Check) -> None:
-    """What the native engine made of the weights, if it did."""
+    """What was made of the weights and the tokenizer for a faster start, if it was."""
     for file in sorted(folder.glob("packed*.bin")):
         from runtime.native.packed import verify_packed
 

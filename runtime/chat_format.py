@@ -18,7 +18,6 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from runtime.gguf_file import open_gguf
 from runtime.tokenizer import Tokenizer, any_of
 from specs.errors import IntegrityError, UsageError
 
@@ -75,7 +74,7 @@ def _tojson(value: object, indent: int | None = None) -> str:
 
 
 class ChatFormat:
-    """The chat format of one base."""
+    """The chat format of one base; `template` is its source."""
 
     def __init__(self, template: str, tokenizer: Tokenizer, where: str) -> None:
         """Compile a template.
@@ -94,6 +93,7 @@ class ChatFormat:
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
+        self.template = template
         self._where = where
         self._tokenizer = tokenizer
         special = any_of(tokenizer.special)
@@ -111,6 +111,8 @@ class ChatFormat:
         Raises:
             IntegrityError: there is none, or it is malformed.
         """
+        from runtime.gguf_file import open_gguf
+
         template = open_gguf(path).get("tokenizer.chat_template")
         if not isinstance(template, str):
             raise IntegrityError(f"{path}: `tokenizer.chat_template` is not text")

@@ -12,11 +12,12 @@ from pathlib import Path
 from runtime.chat_format import ChatFormat
 from runtime.engine import Engine
 from runtime.features import features
+from runtime.kept_text import open_text
 from runtime.router import BaseRouting, Decision, PackRouting, Router
 from runtime.routing_table import read_table
 from runtime.session import Pack, Session
 from runtime.tokenizer import Tokenizer
-from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
+from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, BaseCard
 from specs.errors import DoesNotFitError, IntegrityError, UsageError
 from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
 
@@ -80,12 +81,12 @@ def load(
     """
     found = _look(base_dir, pack_dirs)
     card = found.card
-    tokenizer = Tokenizer.from_gguf(base_dir / WEIGHTS_FILE)
+    tokenizer, chat_format = open_text(base_dir, card.fingerprint)
     return Loaded(
         card=card,
         engine=load_engine(base_dir, engine=engine, device=device, precision=precision, say=say),
         tokenizer=tokenizer,
-        chat_format=ChatFormat.from_gguf(base_dir / WEIGHTS_FILE, tokenizer),
+        chat_format=chat_format,
         router=_router(base_dir, found, router_table),
         packs=found.packs,
         other_base=found.other_base,
@@ -189,9 +190,9 @@ def decide(
     router = _router(base_dir, found, router_table)
     if router is None:
         return None
-    layer, weights = router.base.layer, base_dir / WEIGHTS_FILE
+    layer = router.base.layer
+    _, chat = open_text(base_dir, found.card.fingerprint)
     loaded = load_engine(base_dir, engine=engine, device=device, layers=layer + 1, say=say)
-    chat = ChatFormat.from_gguf(weights, Tokenizer.from_gguf(weights))
     try:
         (feature,) = features(loaded, chat, [question], layer)
     except DoesNotFitError as error:

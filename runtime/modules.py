@@ -6,13 +6,17 @@ trade with PEFT unchanged.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from runtime.engine import ModelConfig
-from runtime.gguf_file import GGUFFile
 from specs.base_card import ModuleShape
 from specs.errors import IntegrityError, MbpmError
+
+if TYPE_CHECKING:
+    from runtime.gguf_file import GGUFFile
 
 PROJECTIONS = {
     "q_proj": ("self_attn.q_proj", "attn_q"),

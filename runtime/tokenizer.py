@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as _Backend
 
-from runtime.gguf_file import GGUFFile, open_gguf
 from specs.errors import IntegrityError, MbpmError
+
+if TYPE_CHECKING:
+    from runtime.gguf_file import GGUFFile
 
 CONTROL, USER_DEFINED = 3, 4
 """Values of `tokenizer.ggml.token_type` (gguf's TokenType) that are matched whole."""
@@ -64,11 +67,10 @@ class Tokenizer:
     """
 
     def __init__(
-        self, backend: _Backend, tokens: Sequence[str], special: dict[str, int], eos: int | None,
-        whole: frozenset[int],
-    ) -> None:  # fmt: skip
+        self, backend: _Backend, special: dict[str, int], eos: int | None, whole: frozenset[int]
+    ) -> None:
         self._backend = backend
-        self._tokens = tokens
+        self._eos = eos
         self._whole = whole
         self.special = special
         ends = {special[name] for name in _END_TOKENS if name in special}
@@ -83,12 +85,32 @@ class Tokenizer:
             IntegrityError: the file is malformed, or its vocabulary contradicts itself.
             MbpmError: a kind of tokenizer this runtime does not know.
         """
+        from runtime.gguf_file import open_gguf
+
         return _build(open_gguf(path))
+
+    def saved(self) -> tuple[dict[str, Any], bytes]:
+        """What `restored` makes this tokenizer of again: plain values, and the library's JSON."""
+        values = {"special": self.special, "eos": self._eos, "whole": sorted(self._whole)}
+        return values, self._backend.to_str().encode()
+
+    @classmethod
+    def restored(cls, values: Mapping[str, Any], raw: bytes) -> Tokenizer:
+        """The tokenizer that `saved` gave this.
+
+        Raises:
+            IntegrityError: the library cannot read it.
+        """
+        try:
+            backend = _Backend.from_buffer(raw)
+        except Exception as error:  # the library raises bare Exception
+            raise IntegrityError(f"the kept tokenizer is unusable ({error})") from None
+        return cls(backend, values["special"], values["eos"], frozenset(values["whole"]))
 
     @property
     def vocab_size(self) -> int:
         """Ids run from 0 to this, exclusive."""
-        return len(self._tokens)
+        return int(self._backend.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; what looks like a control token is encoded letter by letter.
@@ -107,7 +129,9 @@ class Tokenizer:
         """The bytes one token stands for; none for a control token."""
         if token in self._special_ids:
             return b""
-        text = self._tokens[token]
+        text = self._backend.id_to_token(token)
+        if text is None:
+            raise IndexError(f"{token} is not a token")
         if token in self._whole:
             return text.encode()
         letters = _byte_of_letter()
@@ -172,7 +196,7 @@ def _build(file: GGUFFile) -> Tokenizer:
     eos = file.metadata.get("tokenizer.ggml.eos_token_id")
     if eos is not None and not (isinstance(eos, int) and 0 <= eos < len(tokens)):
         raise IntegrityError(f"{where}: `tokenizer.ggml.eos_token_id` is {eos!r}")
-    return Tokenizer(backend, tokens, special, eos, frozenset(whole))
+    return Tokenizer(backend, special, eos, frozenset(whole))
 
 
 def _is_texts(value: object) -> bool:

@@ -16,9 +16,6 @@ from runtime.modules import PROJECTIONS, row_order
 from runtime.native import _native
 from specs.errors import IntegrityError
 
-PRECISIONS = ("packed", "int4")
-"""`packed`: the file's own; `int4`: rounded to 4 bits, all but the most sensitive matrices."""
-
 
 @dataclass(frozen=True)
 class Tiled:
@@ -61,7 +58,7 @@ def matrices(file: GGUFFile, config: ModelConfig, precision: str) -> Iterator[Ti
     """Every matrix in the order a token needs them, the embedding last.
 
     Args:
-        precision: one of `PRECISIONS`.
+        precision: one of `runtime.native.packed.PRECISIONS`.
     """
     rounded: Mapping[str, Codes] = {}
     if precision == "int4":

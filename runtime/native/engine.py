@@ -15,8 +15,7 @@ from runtime.engine import F32, ActiveAdapter, Cache, Forward, Logits
 from runtime.modules import PROJECTIONS, module_path
 from runtime.native import _native
 from runtime.native.adapter_file import read_adapter
-from runtime.native.convert import PRECISIONS
-from runtime.native.packed import Packed, Say, open_packed
+from runtime.native.packed import PRECISIONS, Packed, Say, open_packed
 from specs.attach import SUFFIX_A, SUFFIX_B
 from specs.base_card import CARD_FILE, BaseCard
 from specs.errors import DoesNotFitError, UsageError

@@ -32,6 +32,9 @@ TILE = 16
 TILE_BYTES = {"q4": 320, "q4s": 288, "q4c": 288, "q5": 352, "q8": 544}
 """Format -> bytes of 16 rows x 32 columns."""
 
+PRECISIONS = ("packed", "int4")
+"""`packed`: the file's own; `int4`: rounded to 4 bits, all but the most sensitive matrices."""
+
 Bytes = npt.NDArray[np.uint8]
 Say = Callable[[str], None]
 
@@ -83,7 +86,7 @@ def verify_packed(file: Path) -> int:
         IntegrityError: the file is damaged.
     """
     with file.open("rb") as stream:
-        directory, start = _read_directory(stream, file)
+        directory, start = read_directory(stream, file)
         stream.seek(start)
         digest = hashlib.sha256()
         while piece := stream.read(1 << 20):
@@ -96,8 +99,12 @@ def verify_packed(file: Path) -> int:
     return int(start + directory["size"])
 
 
-def _read_directory(stream: BinaryIO, file: Path) -> tuple[dict[str, Any], int]:
-    """The directory and where the data starts."""
+def read_directory(stream: BinaryIO, file: Path) -> tuple[dict[str, Any], int]:
+    """The directory and where the data starts.
+
+    Raises:
+        IntegrityError: truncated, damaged, or of another layout.
+    """
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         raise IntegrityError(f"{file}: is truncated")
@@ -119,7 +126,7 @@ def _read_directory(stream: BinaryIO, file: Path) -> tuple[dict[str, Any], int]:
 
 def _map(file: Path, fingerprint: str, precision: str) -> Packed:
     with file.open("rb") as stream:
-        directory, start = _read_directory(stream, file)
+        directory, start = read_directory(stream, file)
         if (directory["fingerprint"], directory["precision"]) != (fingerprint, precision):
             raise IntegrityError(f"{file}: was made from other weights")
         return _mapped(stream, directory, start)

@@ -24,7 +24,8 @@ def test_packed_weights_are_checked_and_freed(real_home: RealHome, tmp_path: Pat
     ask = ("run", "Hello", "--max-tokens", "3", "--temperature", "0", "--device", "cpu")
     first = cli.ok(*ask, "--engine", "native")
     assert "preparing the weights for this engine, once" in first.err
-    (packed,) = cli.home.rglob("packed*.bin")
+    (packed,) = cli.home.rglob("packed.bin")
+    (text,) = cli.home.rglob("packed-tokenizer.bin")
     assert cli.ok(*ask).out == first.out
     cli.ok("verify")
 
@@ -41,8 +42,9 @@ def test_packed_weights_are_checked_and_freed(real_home: RealHome, tmp_path: Pat
     os.utime(begun, (time.time() - 7200,) * 2)
     cli.ok("gc", "--yes")
     assert packed.exists() and not begun.exists()
-    freed = cli.ok("clean", "--yes", "--json").json["freed_bytes"]
-    assert freed == len(raw) and not packed.exists()
+    size = len(raw) + text.stat().st_size
+    assert cli.ok("clean", "--yes", "--json").json["freed_bytes"] == size
+    assert not packed.exists() and not text.exists()
     again = cli.ok(*ask)
     assert "preparing the weights" in again.err and again.out == first.out
     cli.ok("verify")

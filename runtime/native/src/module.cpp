@@ -10,6 +10,9 @@
 
 #include <algorithm>
 #include <cstring>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "model.h"
 
@@ -82,6 +85,11 @@ std::shared_ptr<Base> make_base(Blob file, nb::dict config, const std::vector<La
             integer("vocab_size"), nb::cast<float>(config["rope_theta"]),
             nb::cast<float>(config["norm_eps"]), nb::cast<bool>(config["wide_keys"])};
     s.layers = int(layers.size());
+#if defined(__GLIBC__)
+    // reading a tokenizer frees tens of megabytes, which the C library keeps: give them back
+    // before the weights need room
+    malloc_trim(0);
+#endif
     const Kernels* kernels = find_kernels(isa);
     if (!kernels) throw std::invalid_argument("this processor or build has no `" + isa + "` kernels");
     auto get = [&](const MatrixAt& m) {
