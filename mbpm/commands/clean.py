@@ -16,7 +16,7 @@ def command(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Drop unfinished downloads, the copies of registries' indexes and packed weights.
+    """Drop unfinished downloads, the copies of registries' indexes, packed weights and tokenizers.
 
     Nothing that is installed is touched. What another process is fetching right now stays.
     `mbpm gc` frees what was installed once.
