@@ -82,7 +82,9 @@ def command(
     alpha: Annotated[
         float | None, typer.Option(help="Adapter scale is alpha / rank [default: 16]")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="[default: 0.001]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="[default: 0.001; 0.0001 with preference pairs]")
+    ] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(help="Tokens per step [default: 2048]")
     ] = None,

@@ -153,3 +153,10 @@ def test_any_bytes_are_read_or_refused_by_name(
         read(folder, name, raw)
     except UsageError as error:
         assert name in error.message
+
+
+def test_lines_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.data.encoding.MAX_LINES_BYTES", 10_000)
+    line = b'{"prompt": "q", "response": "r"}\n'
+    bomb = gzip.compress(line * 1000, mtime=0)
+    assert "more than 10,000 bytes before it" in refused(tmp_path, "a.jsonl.gz", bomb)

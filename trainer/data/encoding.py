@@ -11,6 +11,8 @@ from io import BufferedReader
 from specs.errors import UsageError
 
 MAX_LINE_BYTES = 1024 * 1024
+MAX_LINES_BYTES = 4 * 1024 * 1024 * 1024
+"""Of all lines together: a small compressed file may hold any number."""
 MAX_UTF16_BYTES = 256 * 1024 * 1024
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -55,7 +57,7 @@ def text_lines(stream: BufferedReader | GzipFile, where: str) -> Iterator[tuple[
     """Numbers and texts of lines, from 1, with their line breaks, through a bounded buffer.
 
     Raises:
-        UsageError: as `decode`; or a line is longer than `MAX_LINE_BYTES`.
+        UsageError: as `decode`; or a line, or all together, are too long.
     """
     if stream.peek(2)[:2] in UTF16_MARKS:
         raw = stream.read(MAX_UTF16_BYTES + 1)
@@ -66,10 +68,17 @@ def text_lines(stream: BufferedReader | GzipFile, where: str) -> Iterator[tuple[
             )
         yield from enumerate(io.StringIO(decode(raw, where), newline="\n"), 1)
         return
+    total = 0
     for number in range(1, 1 << 62):
         raw = stream.readline(MAX_LINE_BYTES + 1)
         if not raw:
             return
+        total += len(raw)
+        if total > MAX_LINES_BYTES:
+            raise UsageError(
+                f"{where}: line {number}: there are more than {MAX_LINES_BYTES:,} bytes before it",
+                hint="give a part of the data",
+            )
         if len(raw) > MAX_LINE_BYTES:
             raise UsageError(
                 f"{where}: line {number}: is longer than {MAX_LINE_BYTES:,} bytes",
