@@ -12,7 +12,7 @@ import typer
 from mbpm import answering
 from mbpm.pack_place import PackPlace, base_of, opened
 from mbpm.state import State
-from specs.errors import UsageError
+from specs.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from specs.evals import Evals
@@ -87,6 +87,8 @@ def command(
     state: State = ctx.obj
     if data and recipe is not None:
         raise UsageError("`--data` and `--recipe` both say what to measure on; give one of them")
+    if picture is not None and not picture.parent.is_dir():
+        raise NotFoundError(f"{picture.parent}: no such folder, and `--picture` writes there")
     if task:
         from trainer.harness import check_installed
 
@@ -168,7 +170,8 @@ def _pack(
     if picture is not None:
         from trainer.picture import draw
 
-        picture.write_text(draw(evals, f"{subject.manifest.name} {subject.manifest.version}"))
+        drawn = draw(evals, f"{subject.manifest.name} {subject.manifest.version}")
+        picture.write_text(drawn, "utf-8")
         out.note(f"drawn in {picture}")
     out.result(
         {

@@ -161,6 +161,7 @@ def test_the_base_alone(world: tuple[Cli, Path], tmp_path: Path) -> None:
         (("--base", "--save"), 2, "are for packs"),
         (("x", "--data", "a", "--recipe", "b"), 2, "give one of them"),
         (("x", "--limit", "0"), 2, "limit"),
+        (("x", "--picture", "nowhere/x.svg"), 3, "nowhere: no such folder"),
     ],
 )
 def test_what_cannot_be_evaluated(

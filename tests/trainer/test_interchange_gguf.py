@@ -125,6 +125,7 @@ def test_an_adapter_file_comes_back_bit_for_bit(
         ({"adapter.lora.alpha": float("nan")}, "alpha"),
         ({"adapter.later": 1}, "adapter.later"),
         ({"adapter.alora.invocation_tokens": [1, 2]}, "invocation_tokens"),
+        ({"adapter.alora.invocation_tokens": 5}, "expected token ids"),
     ],
 )
 def test_adapter_files_that_say_more_are_refused(

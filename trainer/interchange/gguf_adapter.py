@@ -72,6 +72,8 @@ def read_gguf_adapter(
             raise UsageError(f"{path}: `{key}` is not known to mbpm, so what it changes is lost")
     pairs = _pairs(file, config, card)
     found = file.metadata.get(INVOCATION_KEY)
+    if found is not None and not isinstance(found, np.ndarray):
+        raise IntegrityError(f"{path}: `{INVOCATION_KEY}` is {found!r} (expected token ids)")
     if found is not None and list(found) != list(header_tokens):
         raise UsageError(
             f"{path}: `{INVOCATION_KEY}` are {list(found)}, and a pack acts from what opens an "
