@@ -18,6 +18,8 @@ from specs.errors import DoesNotFitError
 
 SMALLEST_PART = 256
 """Tokens of a part below which running layers twice is cheaper than more parts."""
+CHUNK = 2048
+"""Prompt tokens read at once by a worker, padding included."""
 OTHER = 64 << 20
 """Bytes for everything too small to count: tensors of indices, the allocator's own, threads."""
 
@@ -91,7 +93,15 @@ def fixed_bytes(s: Sizes) -> int:
     optimizer = s.parameters * 4 * (5 + 2 * s.workers)
     queries = min(s.row_tokens, 256)
     scores = s.workers * 4 * s.item * max(1 << 20, c.heads * queries * s.row_tokens)
-    return s.resident + matrices + head + logits + optimizer + scores + OTHER
+    return s.resident + matrices + head + logits + optimizer + scores + reading_bytes(s) + OTHER
+
+
+def reading_bytes(s: Sizes) -> int:
+    """Bytes for reading prompts: keys and values twice, and what passes through a layer."""
+    c = s.model
+    tokens = min(max(CHUNK, s.row_tokens), s.prompt_tokens)
+    passing = 4 * (3 * c.ffn_size + 4 * c.hidden_size)
+    return s.workers * tokens * (2 * prompt_bytes(s) + passing)
 
 
 def step_bytes(s: Sizes, parts: int, recompute: bool) -> int:

@@ -18,11 +18,9 @@ from runtime.model import Model
 from runtime.prefix import common_prefix
 from specs.errors import DoesNotFitError
 from trainer.batches import Row
-from trainer.memory import megabytes
+from trainer.memory import CHUNK, megabytes
 from trainer.packing import Packed
 
-CHUNK = 2048
-"""Prompt tokens read at once, padding included."""
 Prompt = tuple[int, ...]
 
 
@@ -198,8 +196,10 @@ class Prompts:
             tokens[i, : len(prompt) - begin] = torch.tensor(prompt[begin:])
         store = _Store(self.dtype, self._shared)
         self.model.forward(tokens.to(self.model.device), store)
-        keys = torch.stack(store.layers)  # [layers, 2, B, K, width, d]
-        return [keys[:, :, i, :, : len(p) - begin].clone() for i, p in enumerate(prompts)]
+        return [
+            torch.stack([layer[:, i, :, : len(p) - begin] for layer in store.layers])
+            for i, p in enumerate(prompts)
+        ]
 
 
 def common_start(rows: Sequence[Row]) -> int:
