@@ -1,6 +1,6 @@
 """What a run does so that it stays within its memory: a pure function from sizes to a plan.
 
-The estimates are upper bounds of what one process holds at once; `python -m bench train` shows them
+These are estimates of what one process holds at once; `python -m bench train` shows them
 beside what the operating system counts.
 """
 
