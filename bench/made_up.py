@@ -15,7 +15,7 @@ from registry_index.packing import build_manifest
 from registry_index.publish import check_release, publish, publish_base
 from specs.base_card import WEIGHTS_FILE, BaseBlob, BaseCard, ModuleShape
 from specs.blobs import CHUNK_BYTES, Blob, UrlSource
-from specs.evals import Evals, Metric
+from specs.evals import Evals
 
 BASE, PACK = "bench-base", "bench-pack"
 FILE = "weights.gguf"
@@ -58,7 +58,8 @@ def registry(root: Path, blob: Blob, url: str, scratch: Path) -> Path:
     )
     publish_base(card, root)
     manifest, files = build_manifest(_pack(scratch))
-    publish(check_release(manifest, files, root), root)
+    # it knows nothing, so no gate lets it pass
+    publish(check_release(manifest, files, root, force=True), root)
     return root
 
 
@@ -91,20 +92,7 @@ def _pack(folder: Path) -> Path:
     save_file(tensors, folder / "adapter.safetensors")
     prototypes = random.standard_normal((4, 16)).astype(np.float32)
     save_file({"prototypes": prototypes}, folder / "routing.safetensors")
-    metric = Metric(
-        name="perplexity",
-        higher_is_better=False,
-        base=20.0,
-        pack=10.0,
-        gain=10.0,
-        gain_low=8.0,
-        gain_high=12.0,
-        rows=100,
-        groups=20,
-    )
-    evals = Evals(
-        domain="bench", base_fingerprint=FINGERPRINT, runtime="none", seed=0, metrics=(metric,)
-    )
+    evals = Evals(domain="bench", base_fingerprint=FINGERPRINT, runtime="none", seed=0, metrics=())
     (folder / "evals.json").write_bytes(evals.canonical())
     return folder
 
