@@ -78,7 +78,9 @@ def test_the_table_is_there_and_changes_no_decision(real_home: RealHome, tmp_pat
     shutil.copytree(real_home.path, tmp_path / "home", copy_function=shutil.copy)
     home, cli = Home(tmp_path / "home"), Cli(tmp_path / "home")
     generation = home.current()
-    table = router_table(home, generation, generation.bases[0])
+    base = generation.base("smollm2-135m")
+    assert base is not None
+    table = router_table(home, generation, base)
     assert table.is_file()
     with mock.patch("runtime.router.PackRouting.load", side_effect=AssertionError("was read")):
         expected = cli.ok("which", "How do I peel bananas?", "--json").json
