@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,11 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> RealHome:
     """A home with `smollm2-135m` and the pack `fruit`; tests must leave it as it is."""
     base_dir = base_folder("smollm2-135m", "")
     return make_real_home(test_home(), base_dir, tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts: whoever started the tests in the background may have had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -237,7 +237,7 @@ def test_start_up_imports_nothing_heavy(
 
 def test_help_keeps_what_stands_in_brackets_and_shows_no_type_for_flags(cli: Cli) -> None:
     text = " ".join(cli.ok("train", "--help").out.replace("│", " ").split())
-    assert "[default: 0.001]" in text
+    assert "[default: 2048]" in text
     assert "Name of the pack [default: the domain]" in text
     lines = [x for x in cli.ok("install", "--help").out.splitlines() if "--dry-run" in x]
     assert lines

@@ -77,6 +77,7 @@ class Torture:
         self._links = links
         self._before = faults.poor_file_system(links=links, locks=locks)
         self.home = folder / "home"
+        configure(self.home, world)
         self._copy = folder / "copy"
         self.model = Model()
         self.report = Report()
@@ -288,6 +289,11 @@ def warm_up(world: World, home: Path) -> None:
     # what was sent so far is nobody's business, once no connection is left open
     gc.collect()
     world.server.sent()
+
+
+def configure(home: Path, world: World) -> None:
+    """Make the registry a known one: going back asks no other."""
+    Cli(home).ok("registry", "add", "world", world.registry)
 
 
 def arguments(world: World, profile: str, words: Sequence[str]) -> list[str]:

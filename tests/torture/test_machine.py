@@ -22,7 +22,7 @@ from mbpm.home import Home
 from tests.support.cli import Cli
 from tests.torture import disk
 from tests.torture.model import Content, Model
-from tests.torture.runner import arguments, described, recorded
+from tests.torture.runner import arguments, configure, described, recorded
 from tests.torture.world import BIG, FOLDERS, VERSIONS, World, world
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the server needs fork")
@@ -40,6 +40,7 @@ class Commands(RuleBasedStateMachine):
         super().__init__()
         self.world = things
         self.cli = Cli(Path(tempfile.mkdtemp(dir=folder)) / "home")
+        configure(self.cli.home, things)
         self.model = Model()
 
     def type(self, profile: str, *words: str) -> None:

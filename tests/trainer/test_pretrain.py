@@ -156,6 +156,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     texts: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    interruptible: None,
     how: str,
 ) -> None:
     folder = tmp_path / "toy-base"

@@ -110,7 +110,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
         ({"prompt": "x", "response": 3}, "`response`: expected text, found `3`"),
         ({"prompt": "x", "response": "  "}, "`response`: expected text, found an empty string"),
         ({"prompt": "x", "response": "\ud800"}, "half of a surrogate pair"),
-        ({"prompt": "x", "response": "y", "group": 7}, "`group`: expected text, found `7`"),
+        ({"prompt": "x", "response": "y", "group": []}, "`group`: expected text, found a list"),
         ({"messages": []}, "`messages`: expected a list of messages, found a list of 0"),
         ({"messages": ["x"]}, "`messages[0]`: expected an object, found `x`"),
         (chat(("user", "x")), "expected the last message to be the assistant's, found `user`"),

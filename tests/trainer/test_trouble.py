@@ -94,7 +94,7 @@ def test_two_processes_compute_what_one_computes(tiny: Path, tmp_path: Path) -> 
 
 @posix
 def test_an_interruption_writes_a_checkpoint_that_goes_on_to_the_same_bytes(
-    base: tuple[Model, BaseCard], tmp_path: Path
+    base: tuple[Model, BaseCard], tmp_path: Path, interruptible: None
 ) -> None:
     whole = run(base, tmp_path / "whole")
     steps: list[int] = []
