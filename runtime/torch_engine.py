@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from runtime.adapter import ActiveDelta, Adapter, load_adapter
+from runtime.context import check_context, check_room, no_memory
 from runtime.engine import ActiveAdapter, Cache, Forward, Logits, ModelConfig
 from runtime.gguf_file import model_config, open_gguf
 from runtime.model import KVCache, Model
 from runtime.quant import DequantLinear, Int4PackLinear
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
-from specs.errors import DoesNotFitError, UsageError
+from specs.errors import UsageError
 
 PREFILL_TOKENS = 256
 """A prompt is run in pieces of this many tokens, which bounds the memory of activations."""
@@ -90,20 +91,11 @@ class TorchEngine:
 
     def new_cache(self, capacity: int) -> KVCache:
         """Allocate keys and values; see `Engine.new_cache`."""
-        if capacity > self.config.context_length:
-            raise DoesNotFitError(
-                f"a context of {capacity:,} tokens was asked for, and {self.card.name} reads at "
-                f"most {self.config.context_length:,}",
-                hint=f"`--context {self.config.context_length}`",
-            )
+        check_context(self.card, self.config.context_length, capacity)
         try:
             cache = KVCache(self.config, capacity, self._cache_dtype, self.device)
         except (RuntimeError, MemoryError):
-            size = capacity * self.card.kv_bytes_per_token
-            raise DoesNotFitError(
-                f"no memory for a context of {capacity:,} tokens ({size:,} bytes)",
-                hint="a smaller `--context` needs less",
-            ) from None
+            raise no_memory(self.card, capacity) from None
         self._caches.add(cache)
         return cache
 
@@ -119,11 +111,7 @@ class TorchEngine:
     ) -> Forward:
         """Append tokens to the cache; see `Engine.forward`."""
         assert isinstance(cache, KVCache)
-        if cache.length + len(tokens) > cache.capacity:
-            raise DoesNotFitError(
-                f"{cache.length + len(tokens):,} tokens do not fit a context of {cache.capacity:,}",
-                hint="a larger `--context` holds more",
-            )
+        check_room(cache, len(tokens))
         active = [(self._adapters[a.slot], a.weight) for a in adapters if a.weight != 0.0]
         delta = ActiveDelta(active) if active else None
         ids = torch.tensor([list(tokens)], dtype=torch.long)

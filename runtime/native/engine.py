@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.context import check_context, check_room, no_memory
 from runtime.engine import F32, ActiveAdapter, Cache, Forward, Logits
 from runtime.modules import PROJECTIONS, module_path
 from runtime.native import _native
@@ -95,20 +96,11 @@ class NativeEngine:
 
     def new_cache(self, capacity: int) -> NativeCache:
         """Allocate keys and values; see `Engine.new_cache`. Memory is taken as it fills."""
-        if capacity > self.config.context_length:
-            raise DoesNotFitError(
-                f"a context of {capacity:,} tokens was asked for, and {self.card.name} reads at "
-                f"most {self.config.context_length:,}",
-                hint=f"`--context {self.config.context_length}`",
-            )
+        check_context(self.card, self.config.context_length, capacity)
         try:
             cache = NativeCache(self._base, capacity)
         except MemoryError:
-            size = capacity * self.card.kv_bytes_per_token
-            raise DoesNotFitError(
-                f"no memory for a context of {capacity:,} tokens ({size:,} bytes)",
-                hint="a smaller `--context` needs less",
-            ) from None
+            raise no_memory(self.card, capacity) from None
         self._caches.add(cache)
         return cache
 
@@ -123,11 +115,7 @@ class NativeEngine:
     ) -> Forward:
         """Append tokens to the cache; see `Engine.forward`."""
         assert isinstance(cache, NativeCache)
-        if cache.length + len(tokens) > cache.capacity:
-            raise DoesNotFitError(
-                f"{cache.length + len(tokens):,} tokens do not fit a context of {cache.capacity:,}",
-                hint="a larger `--context` holds more",
-            )
+        check_room(cache, len(tokens))
         ids = [int(t) for t in tokens]
         width = self.config.vocab_size
         scores = np.empty((len(ids) if logits == "all" else 1, width), np.float32)

@@ -1,0 +1,39 @@
+"""Whether a context fits, told alike by every engine."""
+
+from __future__ import annotations
+
+from runtime.engine import Cache
+from specs.base_card import BaseCard
+from specs.errors import DoesNotFitError
+
+
+def check_context(card: BaseCard, longest: int, capacity: int) -> None:
+    """Raises:
+    DoesNotFitError: the base reads at most `longest` tokens, and `capacity` is more.
+    """
+    if capacity > longest:
+        raise DoesNotFitError(
+            f"a context of {capacity:,} tokens was asked for, and {card.name} reads at "
+            f"most {longest:,}",
+            hint=f"`--context {longest}`",
+        )
+
+
+def no_memory(card: BaseCard, capacity: int) -> DoesNotFitError:
+    """What to raise where keys and values of `capacity` tokens cannot be allocated."""
+    size = capacity * card.kv_bytes_per_token
+    return DoesNotFitError(
+        f"no memory for a context of {capacity:,} tokens ({size:,} bytes)",
+        hint="a smaller `--context` needs less",
+    )
+
+
+def check_room(cache: Cache, tokens: int) -> None:
+    """Raises:
+    DoesNotFitError: `cache` has no room for so many more tokens.
+    """
+    if cache.length + tokens > cache.capacity:
+        raise DoesNotFitError(
+            f"{cache.length + tokens:,} tokens do not fit a context of {cache.capacity:,}",
+            hint="a larger `--context` holds more",
+        )
