@@ -94,6 +94,15 @@ def load_adapter(
     manifest_file, file = pack_dir / MANIFEST_FILE, pack_dir / ADAPTER_FILE
     manifest = Manifest.parse(manifest_file.read_bytes(), str(manifest_file))
     check_attach(manifest, read_header(file), card, str(file))
+    return Adapter.build(finite_tensors(file), card, manifest.adapter.scale, device, dtype)
+
+
+def finite_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file whose header was checked.
+
+    Raises:
+        IntegrityError: it cannot be read, or a number is NaN or infinite.
+    """
     try:
         tensors = load_file(file)
     except SafetensorError as error:
@@ -101,4 +110,4 @@ def load_adapter(
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise IntegrityError(f"{file}: tensor `{name}` holds NaN or infinity")
-    return Adapter.build(tensors, card, manifest.adapter.scale, device, dtype)
+    return tensors

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from runtime.adapter import finite_tensors
 from runtime.model import FUSED
 from runtime.modules import PROJECTIONS, module_path
 from specs.attach import SUFFIX_A, SUFFIX_B
@@ -142,14 +141,7 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
         IntegrityError: it does not, or a number is NaN or infinite.
     """
     read_header(file)
-    try:
-        tensors = load_file(file)
-    except SafetensorError as error:
-        raise IntegrityError(f"{file}: {error}") from None
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise IntegrityError(f"{file}: tensor `{name}` holds NaN or infinity")
-    return tensors
+    return finite_tensors(file)
 
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
