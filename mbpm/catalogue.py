@@ -22,6 +22,7 @@ from mbpm.offers import (
 from mbpm.registries import config, origins
 from mbpm.registries.config import Known
 from registry_index.tree import CONFIG_FILE, Registry
+from specs.base_card import CARD_FILE
 from specs.errors import AuthError, IntegrityError, MbpmError, NetworkError, NotFoundError
 from specs.pack_toml import PACK_TOML
 from specs.registries import BUNDLED, is_url
@@ -381,6 +382,8 @@ class Catalogue:
                 there.append(offer.card.name)
         close = difflib.get_close_matches(name, there, n=1)
         hint = f"did you mean `{close[0]}`?" if close else "`mbpm base list` shows the bases"
+        if (Path(name) / CARD_FILE).is_file():
+            hint = f"`mbpm base install ./{name}` installs the folder"
         raise NotFoundError(f"no base `{name}` in {self.describe()}", hint=hint)
 
 

@@ -8,7 +8,7 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from specs.errors import DoesNotFitError, UsageError
@@ -83,6 +83,29 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except PermissionError:
         writable_again(os.unlink, str(path), None)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `folder`, which is empty or not there, once all is well.
+
+    After an error nothing is left; what a killed process left is removed by the next.
+    """
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.partial")
+    remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if not folder.is_dir():
+            replace(partial, folder)
+            return
+        for file in partial.iterdir():  # the folder itself stays: somebody may stand in it
+            replace(file, folder / file.name)
+        partial.rmdir()
+    except BaseException:
+        remove(partial)
+        raise
 
 
 def recordable(path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,16 +15,16 @@ from runtime.tokenizer import Tokenizer
 from runtime.torch_engine import TorchEngine
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.evals import Evals
-from specs.manifest import AdapterInfo, BaseRef, DataSource
-from specs.names import Name
-from specs.pack_toml import Gates, PackToml
+from specs.knowledge import Passage
+from specs.manifest import AdapterInfo
+from specs.pack_toml import PackToml
 from trainer.assess import Witness, assess
 from trainer.config import TrainingConfig
 from trainer.data.example import Example
 from trainer.evaluate import Setting
 from trainer.held_out import write_held_out
 from trainer.loop import StepReport
-from trainer.pack_folder import to_half, write_pack_folder
+from trainer.pack_folder import PackSpec, to_half, write_pack_folder
 from trainer.routing import (
     looker,
     make_routing,
@@ -52,20 +52,6 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True)
-class PackSpec:
-    """What the author says about the pack."""
-
-    name: Name
-    version: str
-    domain: Name
-    description: str
-    license: str
-    sources: tuple[DataSource, ...] = ()
-    recipe: str | None = None
-    gates: Gates = field(default_factory=Gates)
-
-
-@dataclass(frozen=True)
 class Made:
     """What `make_pack` wrote."""
 
@@ -85,12 +71,14 @@ def make_pack(
     device: str = "auto",
     means: Means | None = None,
     installed: Iterable[Path] = (),
+    passages: Sequence[Passage] = (),
 ) -> Made:
     """Make a pack folder in `output`; checkpoints stand in `output/checkpoints`.
 
     Args:
         means: with what it is trained; by default on `device` with all that is free.
         installed: Folders of packs whose questions it is told apart from.
+        passages: What the pack is to find answers in.
 
     Raises:
         UsageError: unusable data or settings, or checkpoints of another run.
@@ -143,21 +131,10 @@ def make_pack(
         notes=notes,
     )
     reporter.stage("recording canaries")
-    described = PackToml(
-        name=spec.name,
-        version=spec.version,
-        domain=spec.domain,
-        description=spec.description,
-        license=spec.license,
-        base=BaseRef(name=card.name, fingerprint=card.fingerprint),
-        adapter=info,
-        sources=spec.sources,
-        recipe=spec.recipe,
-        gates=spec.gates,
-        canaries=record(engine, chat, canary_prompts(held_out), info.activation, slot),
-    )
+    canaries = record(engine, chat, canary_prompts(held_out), info.activation, slot)
+    described = spec.of(card, info, canaries)
     write_held_out(output, held_out, training, notes)
-    write_pack_folder(output, described, shipped, routing.save(), evals)
+    write_pack_folder(output, described, shipped, routing.save(), evals, passages)
     return Made(described, evals)
 
 

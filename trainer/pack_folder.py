@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import tomli_w
 import torch
 from safetensors.torch import save
 
+from specs.base_card import BaseCard
 from specs.evals import Evals, Metric
-from specs.manifest import ADAPTER_FILE, EVALS_FILE, README_FILE, ROUTING_FILE
-from specs.pack_toml import PACK_TOML, PackToml
+from specs.knowledge import Passage
+from specs.manifest import (
+    ADAPTER_FILE,
+    EVALS_FILE,
+    KNOWLEDGE_FILE,
+    README_FILE,
+    ROUTING_FILE,
+    AdapterInfo,
+    BaseRef,
+    Canary,
+    DataSource,
+)
+from specs.names import Name
+from specs.pack_toml import PACK_TOML, Gates, PackToml
+from trainer.data.knowledge import write_knowledge
 from trainer.picture import draw
 
 PICTURE_FILE = "evals.svg"
 """Beside the pack's files, and no part of the pack."""
+
+
+@dataclass(frozen=True)
+class PackSpec:
+    """What the author says about a pack."""
+
+    name: Name
+    version: str
+    domain: Name
+    description: str
+    license: str
+    sources: tuple[DataSource, ...] = ()
+    recipe: str | None = None
+    gates: Gates = field(default_factory=Gates)
+
+    def of(self, card: BaseCard, adapter: AdapterInfo, canaries: tuple[Canary, ...]) -> PackToml:
+        """The whole `pack.toml` of an adapter for a base."""
+        said = {each.name: getattr(self, each.name) for each in fields(self)}
+        base = BaseRef(name=card.name, fingerprint=card.fingerprint)
+        return PackToml(**said, base=base, adapter=adapter, canaries=canaries)
 
 
 def to_half(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -29,8 +64,12 @@ def write_pack_folder(
     adapter: dict[str, torch.Tensor],
     routing: bytes,
     evals: Evals,
+    passages: Sequence[Passage] = (),
 ) -> None:
-    """Write every file of an author's pack folder; `pack.toml` comes last and makes it one."""
+    """Write every file of an author's pack folder; `pack.toml` comes last and makes it one.
+
+    What an earlier run left there and this one does not write is removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         ADAPTER_FILE: save(adapter),
@@ -41,6 +80,10 @@ def write_pack_folder(
         PACK_TOML: tomli_w.dumps(pack.model_dump(mode="json", exclude_none=True)).encode(),
     }
     (folder / PACK_TOML).unlink(missing_ok=True)  # a kill from here on leaves no mixture behind
+    if passages:
+        write_knowledge(folder / KNOWLEDGE_FILE, passages)
+    else:
+        (folder / KNOWLEDGE_FILE).unlink(missing_ok=True)
     _write(folder, files)
 
 

@@ -65,7 +65,7 @@ def _put_pack(record: InstalledPack, changes: Changes, catalogue: Supply) -> Non
     with suppress(IntegrityError):
         manifest = store.manifest(record.manifest)
     if manifest is None or not all(store.has(b) for b in manifest.blobs):
-        candidate = found(record, catalogue)
+        candidate = found(record, catalogue, choosable=False)
         manifest = candidate.manifest()
     card = base_for(manifest, changes, catalogue.bases)
     new = record.model_copy(update={"base": card.name})

@@ -330,8 +330,13 @@ def base_blobs(base: InstalledBase, store: Store) -> dict[str, int]:
         return {}
 
 
-def found(record: InstalledPack, catalogue: Supply) -> Candidate:
+def found(record: InstalledPack, catalogue: Supply, *, choosable: bool = True) -> Candidate:
     """The very version a record names, from where it came.
+
+    Args:
+        record: Names it.
+        catalogue: Where to look.
+        choosable: Whether the command takes `--registry`, and another version would do.
 
     Raises:
         ResolutionError: it cannot be had any more.
@@ -341,10 +346,14 @@ def found(record: InstalledPack, catalogue: Supply) -> Candidate:
         from specs.registries import is_url
 
         where = record.registry
-        add = f"`mbpm registry add NAME {where}` configures it again; " if is_url(where) else ""
+        hints = [f"`mbpm registry add NAME {where}` configures it again"] if is_url(where) else []
+        if choosable:
+            hints.append("`--registry` names one that has it")
+            hints.append(f"or `mbpm remove {record.name}`, then install another version")
+        elif not hints:
+            hints.append("`mbpm registry add` adds one that has it")
         raise ResolutionError(
             f"{record.name} {record.version} cannot be had from {where} any more",
-            hint=f"{add}`--registry` names one that has it; "
-            f"or `mbpm remove {record.name}`, then install another version",
+            hint="; ".join(hints),
         )
     return candidate

@@ -66,6 +66,7 @@ def command(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is no empty folder", hint="name one that does not exist yet")
 
+    from mbpm.files import whole_folder
     from mbpm.interchange import as_json, show
     from mbpm.pack_place import base_of, opened
     from trainer.gguf_write import FILE_TYPES
@@ -76,17 +77,17 @@ def command(
         raise UsageError(f"`--type {kind}` is not one of {', '.join(FILE_TYPES)}")
     with opened(state, pack) as found:
         base = base_of(state, found.manifest)
-        folder.mkdir(parents=True, exist_ok=True)
-        done = export(
-            state.home.base_dir(base),
-            found.place,
-            found.manifest,
-            to,  # type: ignore[arg-type]  # checked above
-            folder,
-            kind=kind,
-            base_model=base_model,
-            say=out.note,
-        )
+        with whole_folder(folder) as partial:
+            done = export(
+                state.home.base_dir(base),
+                found.place,
+                found.manifest,
+                to,  # type: ignore[arg-type]  # checked above
+                partial,
+                kind=kind,
+                base_model=base_model,
+                say=out.note,
+            )
         manifest = found.manifest
     out.line(f"exported {manifest.name} {manifest.version} to {folder}: {', '.join(done.files)}")
     show(out, done.agreement, done.lost)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from mbpm.home import Home
     from specs.generation import InstalledBase
     from trainer.data.example import Example
-    from trainer.interchange.importing import Imported, ImportSpec
+    from trainer.interchange.importing import Imported
     from trainer.interchange.lora import Lora
+    from trainer.pack_folder import PackSpec
 
 UNKNOWN_LICENCE = "LicenseRef-unspecified"
 MAX_CARD_BYTES = 1 << 20
@@ -178,13 +179,13 @@ def _licence(card: str) -> str:
 
 def _spec(
     name: str, version: str, domain: str | None, description: str, licence: str, found: _Source
-) -> ImportSpec:
+) -> PackSpec:
     import hashlib
 
     from specs.names import check_name
     from specs.versions import Version
-    from trainer.interchange.importing import ImportSpec
     from trainer.interchange.peft_config import WEIGHTS_FILE
+    from trainer.pack_folder import PackSpec
 
     weights = found.source / WEIGHTS_FILE if found.source.is_dir() else found.source
     digest = None
@@ -195,7 +196,7 @@ def _spec(
                 whole.update(piece)
             digest = whole.hexdigest()
     try:
-        return ImportSpec(
+        return PackSpec(
             name=check_name(name),
             version=Version(version).text,
             domain=check_name(domain or name),

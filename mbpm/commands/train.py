@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mbpm.state import State
     from specs.knowledge import Passage
     from trainer.data.split import Split
-    from trainer.make_pack import Made, PackSpec
+    from trainer.make_pack import Made
+    from trainer.pack_folder import PackSpec
     from trainer.recipe import Recipe
 
 OF_OWN_DATA = frozenset(
@@ -64,7 +65,9 @@ def command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where the pack goes [default: ./NAME-pack]"),
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Where the pack goes [default: ./NAME-pack]"
+        ),
     ] = None,
     held_out: Annotated[
         str,
@@ -237,12 +240,8 @@ def command(
             device=device,
             means=means,
             installed=state.home.pack_dirs(),
+            passages=passages,
         )
-    if passages:
-        from specs.manifest import KNOWLEDGE_FILE
-        from trainer.data.knowledge import write_knowledge
-
-        write_knowledge(folder / KNOWLEDGE_FILE, passages)
     _show(state.out, folder, made)
 
 
@@ -294,7 +293,7 @@ def _spec(
     sources: tuple[DataSource, ...],
 ) -> PackSpec:
     from specs.versions import Version
-    from trainer.make_pack import PackSpec
+    from trainer.pack_folder import PackSpec
 
     named = ", ".join(source.name for source in sources)
     try:
@@ -312,7 +311,7 @@ def _spec(
 
 def _recipe_spec(recipe: Recipe) -> PackSpec:
     from specs.pack_toml import Gates
-    from trainer.make_pack import PackSpec
+    from trainer.pack_folder import PackSpec
 
     return PackSpec(
         name=recipe.name,

@@ -40,6 +40,17 @@ def test_unknown_base(cli: Cli, registry: Path) -> None:
     assert "did you mean `tiny`?" in result.err
 
 
+def test_a_folder_of_the_name_is_hinted_at(
+    cli: Cli, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine-base").mkdir()
+    (tmp_path / "mine-base" / "card.json").write_text("{}")
+    result = cli("base", "install", "mine-base", "--registry", registry, "--yes")
+    assert result.code == 3
+    assert "`mbpm base install ./mine-base` installs the folder" in result.err
+
+
 def test_gc_after_remove_frees_the_disk(cli: Cli, registry: Path) -> None:
     cli.ok("base", "install", "tiny", "--registry", registry, "--yes")
     assert cli("base", "remove", "tiny").code == 2

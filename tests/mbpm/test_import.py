@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mbpm.hub_adapter import gguf_kind
 from registry_index.publish import publish_base
 from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.evals import Evals
@@ -114,6 +118,30 @@ def test_from_the_hub(ready: Cli, hub: FakeHub, tmp_path: Path) -> None:
     assert "imported recipes-lora" in again.out
 
 
+def test_a_gguf_file_of_the_hub_is_fetched_if_it_is_an_adapter(
+    ready: Cli, hub: FakeHub, made: Path, tmp_path: Path
+) -> None:
+    hub.add("ada/recipes-gguf", made / "gguf")
+    done = ready.ok("import", "hf:ada/recipes-gguf", "--output", tmp_path / "p", "--json").json
+    assert done["agreement"]["max_difference"] < 1e-3
+    weights = next(made.rglob(WEIGHTS_FILE))
+    hub.repos["ada/model"] = {"model.gguf": weights.read_bytes()}
+    hub.requests.clear()
+    result = ready("import", "hf:ada/model", "--output", tmp_path / "q")
+    assert result.code == 2
+    assert "hf:ada/model: model.gguf is no adapter" in result.err
+    assert "mbpm base install" in result.err
+    asked = [r for r in hub.requests if "model.gguf" in r]
+    assert len(asked) == 1, "its first bytes alone"
+
+
+@given(st.binary(max_size=64), st.integers(min_value=0))
+def test_the_first_bytes_of_a_file_that_is_none_say_nothing(data: bytes, pairs: int) -> None:
+    assert gguf_kind(data) is None
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, pairs % (1 << 64))
+    assert gguf_kind(head + data) is None
+
+
 @pytest.mark.parametrize(
     ("reference", "code", "words"),
     [
@@ -206,7 +234,13 @@ def test_an_installed_pack_is_exported(ready: Cli, made: Path, tmp_path: Path, t
     pack = tmp_path / "recipes-pack"
     ready.ok("import", made / "peft", "--name", "recipes", "--output", pack)
     ready.ok("install", pack, "--yes")
+    if to == "gguf":
+        left = tmp_path / ".out.partial"
+        left.mkdir()
+        (left / "adapter.gguf").write_bytes(b"GGU")  # what a killed command leaves
+        (tmp_path / "out").mkdir()
     done = ready.ok("export", "recipes", "--to", to, tmp_path / "out", "--json").json
+    assert not (tmp_path / ".out.partial").exists()
     assert {f.name for f in (tmp_path / "out").iterdir()} == set(done["files"])
     assert any("routing" in what for what in done["lost"])
     assert done["agreement"]["positions"] > 50
@@ -217,3 +251,19 @@ def test_an_installed_pack_is_exported(ready: Cli, made: Path, tmp_path: Path, t
         text = (tmp_path / "out" / "Modelfile").read_text()
         assert text.startswith("FROM ./base.gguf\nADAPTER ./adapter.gguf\nTEMPLATE ")
         assert '<|im_start|>assistant\n"""' in text and 'PARAMETER stop "<|im_end|>"' in text
+
+
+def test_an_export_that_is_interrupted_leaves_nothing(
+    ready: Cli, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = tmp_path / "recipes-pack"
+    ready.ok("import", made / "peft", "--name", "recipes", "--output", pack)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.interchange.export._compare", interrupted)
+        assert ready("export", pack, "--to", "gguf", tmp_path / "out").code == 130
+    assert [f.name for f in tmp_path.iterdir() if "out" in f.name] == []
+    ready.ok("export", pack, "--to", "gguf", tmp_path / "out")

@@ -383,6 +383,7 @@ def test_a_registry_that_was_taken_out_is_asked_nothing(
     assert result.code == 4
     assert f"alpha 1.0.0 cannot be had from {team.url} any more" in result.err
     assert f"`mbpm registry add NAME {team.url}`" in result.err
+    assert "--registry" not in result.err, "undo has no such option"
     assert team.asked == []
 
 

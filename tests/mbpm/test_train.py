@@ -110,6 +110,11 @@ def test_held_out_data_of_its_own_and_documents_passages(ready: Cli, tmp_path: P
     assert (source["name"], len(source["sha256"])) == ("law", 64)
     ready.ok("install", pack, "--yes")
     assert "letting boats of class 7" in ready.ok("which", "What about letting boats class 7?").out
+    ready.ok(
+        "train", "--domain", "boats", "--data", folder, "--held-out", held, "-o", pack,
+        "--base", "tiny", "--epochs", 1, "--rank", 4,
+    )  # fmt: skip
+    assert not (pack / "knowledge.sqlite").exists(), "this time it was not asked for"
 
 
 def test_a_recipe_makes_the_same_pack_again_and_is_named(ready: Cli, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from trainer.config import TrainingConfig
 from trainer.data.reading import read_dataset
 from trainer.data.split import split_by_group
 from trainer.loop import StepReport
-from trainer.make_pack import Made, PackSpec, make_pack
-from trainer.pack_folder import write_pack_folder
+from trainer.make_pack import Made, make_pack
+from trainer.pack_folder import PackSpec, write_pack_folder
 from trainer.scoring import Tick, unwatched
 
 DATA = Path(__file__).parents[1] / "data" / "legal-mini.jsonl"

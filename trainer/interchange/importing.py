@@ -18,8 +18,6 @@ from runtime.torch_engine import TorchEngine
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.errors import IntegrityError, UsageError
 from specs.evals import Evals
-from specs.manifest import BaseRef, DataSource
-from specs.names import Name
 from specs.pack_toml import PackToml
 from trainer.data.example import Example
 from trainer.data.split import split_by_group
@@ -30,23 +28,11 @@ from trainer.interchange.gguf_adapter import is_gguf, read_gguf_adapter
 from trainer.interchange.lora import Lora, LoraDelta
 from trainer.interchange.peft_config import CONFIG_FILE, PICKLE_FILE
 from trainer.interchange.peft_folder import read_peft
-from trainer.pack_folder import write_pack_folder
+from trainer.pack_folder import PackSpec, write_pack_folder
 from trainer.routing import looker, make_routing, others_installed, read_base_routing
 
 CANARIES = 3
 HELD_OUT_SHARE, SEED = 0.5, 0
-
-
-@dataclass(frozen=True)
-class ImportSpec:
-    """What is said of the pack."""
-
-    name: Name
-    version: str
-    domain: Name
-    description: str
-    license: str
-    sources: tuple[DataSource, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +88,7 @@ def _what_it_is(source: Path) -> str:
 def import_adapter(
     base_dir: Path,
     lora: Lora,
-    spec: ImportSpec,
+    spec: PackSpec,
     output: Path,
     *,
     examples: Sequence[Example] = (),
@@ -144,17 +130,7 @@ def import_adapter(
     engine = TorchEngine(base_dir, device=device)
     slot = engine.add_adapter(Adapter.build(tensors, card, info.scale, engine.device, engine.dtype))
     canaries = record(engine, chat, PROMPTS[:CANARIES], info.activation, slot)
-    pack = PackToml(
-        name=spec.name,
-        version=spec.version,
-        domain=spec.domain,
-        description=spec.description,
-        license=spec.license,
-        base=BaseRef(name=card.name, fingerprint=card.fingerprint),
-        adapter=info,
-        sources=spec.sources,
-        canaries=canaries,
-    )
+    pack = spec.of(card, info, canaries)
     evals = Evals(
         domain=spec.domain,
         base_fingerprint=card.fingerprint,

@@ -14,9 +14,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from specs.errors import IntegrityError
 from specs.model import Contract
 from trainer.data.converters.objects import array, text
+from trainer.data.converters.taking import taken
 from trainer.data.example import Example
 
 OF = "the Constitution of India"
@@ -42,10 +42,7 @@ def convert(raw: bytes, options: ArticlesOptions, seed: int) -> list[Example]:
     """
     rng = random.Random(seed)
     made = [e for row in array(raw, "articles") for e in _questions(row, options, rng)]
-    if not made:
-        raise IntegrityError("articles: holds no article that is short enough")
-    rng.shuffle(made)
-    return made
+    return taken(made, rng, "articles: holds no article that is short enough")
 
 
 def _questions(row: object, options: ArticlesOptions, rng: random.Random) -> Iterator[Example]:

@@ -19,6 +19,7 @@ from pydantic import Field
 from specs.errors import IntegrityError
 from specs.model import Contract
 from trainer.data.converters.objects import array, text
+from trainer.data.converters.taking import taken
 from trainer.data.example import Example, group_of
 
 KIND = "task-to-program"
@@ -57,11 +58,7 @@ def convert(raw: bytes, options: CodeIoOptions, seed: int) -> list[Example]:
         prompt = f"Write a Python function `main_solution`. {task}\n\n{spec}"
         answer = f"```python\n{program}\n```"
         made.setdefault(task, Example.of_pair(prompt, answer, group_of(task), kind=KIND))
-    if not made:
-        raise IntegrityError("codeio: holds no usable program")
-    examples = list(made.values())
-    random.Random(seed).shuffle(examples)
-    return examples
+    return taken(list(made.values()), random.Random(seed), "codeio: holds no usable program")
 
 
 def _unpacked(raw: bytes) -> bytes:

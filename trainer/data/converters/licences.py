@@ -12,9 +12,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from specs.errors import IntegrityError
 from specs.model import Contract
 from trainer.data.converters.objects import array, text
+from trainer.data.converters.taking import taken
 from trainer.data.example import Example
 
 KIND = "licence-kind"
@@ -68,9 +68,8 @@ def convert(raw: bytes, options: LicencesOptions, seed: int) -> list[Example]:
                 kind=KIND,
             )
         )
-    if not made:
-        raise IntegrityError("licences: holds no licence of a known category")
-    return rng.sample(made, min(options.licences, len(made)))
+    missing = "licences: holds no licence of a known category"
+    return taken(made, rng, missing, most=options.licences)
 
 
 def family(key: str) -> str:

@@ -18,6 +18,7 @@ from pydantic import Field
 from specs.errors import IntegrityError
 from specs.model import Contract
 from trainer.data.converters.phrasing import LETTERS, with_options
+from trainer.data.converters.taking import taken
 from trainer.data.encoding import decode
 from trainer.data.example import Example, group_of
 
@@ -104,10 +105,7 @@ def convert(raw: bytes, options: MedmcqaOptions, seed: int) -> list[Example]:
         else:
             prompt = with_options(question, choices, rng)
         made.append(Example.of_pair(prompt, answer, group_of(question), choices=choices, kind=KIND))
-    if not made:
-        raise IntegrityError("MedMCQA: holds no usable question")
-    rng.shuffle(made)
-    return made
+    return taken(made, rng, "MedMCQA: holds no usable question")
 
 
 def rows(text: str) -> Iterator[dict[str, str]]:

@@ -15,8 +15,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from specs.errors import IntegrityError
 from specs.model import Contract
+from trainer.data.converters.taking import taken
 from trainer.data.documents import split_passages
 from trainer.data.encoding import decode
 from trainer.data.example import Example
@@ -57,11 +57,9 @@ def convert(raw: bytes, options: PlaysOptions, seed: int) -> list[Example]:
             sonnets.extend(_sonnets(body, rng))
         else:
             scenes.extend(_scenes(title, body, rng))
-    if not scenes:
-        raise IntegrityError("Shakespeare: holds no work that begins with title and author")
-    made = [*rng.sample(scenes, min(options.passages, len(scenes))), *sonnets]
-    rng.shuffle(made)
-    return made
+    missing = "Shakespeare: holds no work that begins with title and author"
+    made = [*taken(scenes, rng, missing, most=options.passages), *sonnets]
+    return taken(made, rng, missing)
 
 
 def works(text: str) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from pydantic import Field
 from specs.errors import IntegrityError
 from specs.model import Contract
 from trainer.data.converters.objects import lines, text
+from trainer.data.converters.taking import taken
 from trainer.data.example import Example, group_of
 from trainer.data.secrets import find
 
@@ -63,10 +64,7 @@ def convert(raw: bytes, options: PrivacyQaOptions, seed: int) -> list[Example]:
                 kind=KIND,
             ),
         )
-    if not made:
-        raise IntegrityError("PrivacyQA: holds no rows")
-    examples = list(made.values())
-    return rng.sample(examples, min(options.rows, len(examples)))
+    return taken(list(made.values()), rng, "PrivacyQA: holds no rows", most=options.rows)
 
 
 _KEYS = ("context", "question", "answer")
