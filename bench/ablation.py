@@ -1,6 +1,6 @@
 """One factor of a training run at a time: the held-out loss of each beside the defaults'.
 
-Usage: python -m bench.ablation LOG.jsonl [--home DIR] [--base B] [--seeds N] [--runs N] [--threads N]
+Usage: python -m bench.ablation LOG.jsonl [--home DIR] [--base B] [--seeds N] [--runs N] …
 
 Every run reads the same rows of two recipes three times and is judged by the same rows of other
 groups; of runs with the same seed only the factor differs. A line is added to the log after

@@ -102,8 +102,7 @@ def _check_kind(state: State, text: str, name: str, url: str) -> None:
     Raises:
         UsageError: they say so.
     """
-    from huggingface_hub.utils import build_hf_headers
-
+    from mbpm.fetch.hub import authorization
     from mbpm.fetch.retry import AgainError
 
     head = b""
@@ -111,7 +110,7 @@ def _check_kind(state: State, text: str, name: str, url: str) -> None:
     with (
         suppress(AgainError, MbpmError),
         state.network.client.open(
-            url, {"Range": f"bytes=0-{_HEAD_BYTES - 1}"}, build_hf_headers()
+            url, {"Range": f"bytes=0-{_HEAD_BYTES - 1}"}, authorization()
         ) as answer,
     ):
         if answer.status_code in (200, 206):

@@ -48,18 +48,24 @@ def from_hub(source: HubSource, job: Job) -> None:
             from_file(file, job)
         if not job.part.missing():
             return
-    from huggingface_hub import constants, get_token, hf_hub_url
+    from huggingface_hub import constants, hf_hub_url
 
     from mbpm.fetch.ranges import from_url
 
     if job.network.offline or constants.HF_HUB_OFFLINE:
         switch = "`--offline`" if job.network.offline else "`HF_HUB_OFFLINE`"
         raise NetworkError(f"not in the hub's cache, and the network is switched off ({switch})")
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    private = {"Authorization": f"Bearer {token}"} if token else {}
     repo, sort = _repo(source)
     url = hf_hub_url(repo, source.file, revision=source.revision, repo_type=sort)
-    from_url(url, job, private)
+    from_url(url, job, authorization())
+
+
+def authorization() -> dict[str, str]:
+    """The header with the user's token for the hub, where there is one to be sent."""
+    from huggingface_hub import constants, get_token
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _repo(source: HubSource) -> tuple[str, str | None]:
