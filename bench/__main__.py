@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> Report:
     if options.name == "startup":
         if home is not None:
             os.environ["MBPM_HOME"] = str(home)
-        return startup(rounds)
+        return startup(rounds, _installed(home, options.base))
     if options.name == "transfer":
         return transfer(rounds)
     if options.name == "index":
@@ -68,6 +68,15 @@ def run(options: argparse.Namespace) -> Report:
     if options.name == "memory":
         return memory(setting, opened.path)
     return ENGINE_BENCHES[options.name](setting)
+
+
+def _installed(home: Path | None, base: str) -> tuple[str, Path] | None:
+    from mbpm.state import State
+
+    state = State.from_environment([], os.environ)
+    state.home_path = home or state.home_path
+    found = state.home.current().base(base)
+    return None if found is None else (base, state.home.base_dir(found))
 
 
 def main(arguments: list[str]) -> int:

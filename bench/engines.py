@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from bench.report import tell
-from runtime.codes import GROUP
 from runtime.engine import F32, ActiveAdapter, Cache, Engine
 from runtime.native import why_not
 from specs.base_card import CARD_FILE, BaseCard
@@ -46,17 +45,14 @@ def bytes_per_token(engine: Engine, base_dir: Path, precision: str = "packed") -
     """Bytes of weights that one token reads: all but the embeddings of other tokens."""
     if not engine.name.startswith("native"):
         return engine.memory()["weights"]
-    from runtime.native.packed import TILE, TILE_BYTES, open_packed
+    from runtime.native.packed import matrix_bytes, open_packed
 
     card = BaseCard.parse((base_dir / CARD_FILE).read_bytes(), CARD_FILE)
     packed = open_packed(base_dir, card.fingerprint, precision, lambda text: None)
     matrices = dict(packed.matrices)
     if "output.weight" in matrices:
         del matrices["token_embd.weight"]
-    return sum(
-        -(-rows // TILE) * (columns // GROUP) * TILE_BYTES[kind]
-        for kind, rows, columns, *_ in matrices.values()
-    )
+    return sum(matrix_bytes(kind, rows, columns) for kind, rows, columns, *_ in matrices.values())
 
 
 def own_bandwidth(engine: Engine) -> float:

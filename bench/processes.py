@@ -136,6 +136,7 @@ class LlamaServer(Child):
         threads: int | None = None,
         context: int = 2048,
         lora: Path | None = None,
+        poll_seconds: float = 0.1,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -146,16 +147,16 @@ class LlamaServer(Child):
         command += ["-c", str(context), "-np", "1", "-cram", "0", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--offline", *(["--lora", str(lora)] if lora else [])]
         super().__init__(command, threads=threads, pipes=False)
-        self._wait()
+        self._wait(poll_seconds)
 
-    def _wait(self) -> None:
+    def _wait(self, poll_seconds: float) -> None:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.address}/health", timeout=5):  # noqa: S310
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.1)
+                time.sleep(poll_seconds)
         self.process.kill()
         raise MbpmError(f"llama-server did not start (code {self.process.wait()})")
 
@@ -177,6 +178,31 @@ class LlamaServer(Child):
         with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310
             value: dict[str, Any] = json.load(answer)
         return value
+
+
+def first_token(binary: Path, weights: Path, question: str) -> float:
+    """Seconds from starting llama.cpp's server to the first letters of its answer to a question."""
+    body = {
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": 2,
+        "temperature": 0,
+        "stream": True,
+    }
+    start = time.perf_counter()
+    with LlamaServer(binary, weights, poll_seconds=0.002) as server:
+        request = urllib.request.Request(  # noqa: S310
+            f"{server.address}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            for line in answer:
+                event = line.removeprefix(b"data: ").strip()
+                if event.startswith(b"{"):
+                    choices = json.loads(event)["choices"]
+                    if choices and choices[0]["delta"].get("content"):
+                        return time.perf_counter() - start
+    raise MbpmError("llama-server gave no answer")
 
 
 _LAUNCHER = """

@@ -127,10 +127,10 @@ def check_base(home: Home, base: InstalledBase) -> Check:
 def _check_packed(folder: Path, check: Check) -> None:
     """What was made of the weights and the tokenizer for a faster start, if it was."""
     for file in sorted(folder.glob("packed*.bin")):
-        from runtime.native.packed import verify_packed
+        from runtime.kept_file import verify_kept
 
         try:
-            check.size += verify_packed(file)
+            check.size += verify_kept(file)
         except (MbpmError, OSError) as error:
             message = error.message if isinstance(error, MbpmError) else str(error)
             check.problems.append(message)

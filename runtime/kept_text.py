@@ -1,23 +1,22 @@
 """A base's tokenizer and chat template in the form that loads fastest, kept beside its weights.
 
-Same container as the packed weights (runtime/native/packed.py), so `verify` checks it and `clean`
-frees it alike. Its data is the tokenizers library's own JSON; the rest stands in the directory.
+Same container as the packed weights (runtime/kept_file.py), so `verify` checks it and `clean`
+frees it alike. Its data are tables for short texts (runtime/byte_pairs.py), and for long ones the
+tokenizers library's own JSON; the rest stands in the directory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import tempfile
+import mmap
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import tokenizers
 
 from runtime.chat_format import ChatFormat
-from runtime.native.packed import HEAD, LAYOUT, MAGIC, PAGE, read_directory
+from runtime.kept_file import directory_room, making, read_directory, understood, write_head
 from runtime.tokenizer import Tokenizer
 from specs.base_card import WEIGHTS_FILE
 from specs.errors import IntegrityError
@@ -38,55 +37,65 @@ def open_text(base_dir: Path, fingerprint: str) -> tuple[Tokenizer, ChatFormat]:
         IntegrityError, MbpmError: `weights.gguf` cannot be used.
     """
     file, weights = base_dir / TEXT_FILE, base_dir / WEIGHTS_FILE
+    unfit = True
     try:
-        directory, raw = _read(file, fingerprint)
-        tokenizer = Tokenizer.restored(directory["tokenizer"], raw)
-        return tokenizer, ChatFormat(directory["chat_template"], tokenizer, str(weights))
-    except (IntegrityError, OSError):
-        tokenizer = Tokenizer.from_gguf(weights)
-        chat = ChatFormat.from_gguf(weights, tokenizer)
-    values, raw = tokenizer.saved()
+        with file.open("rb") as stream:
+            return _read(stream, file, str(weights), fingerprint)
+    except (IntegrityError, FileNotFoundError):
+        pass
+    except OSError:
+        unfit = False  # whatever is in the way of reading it, the file may be sound
+    tokenizer, chat = _read_weights(weights)
+    if unfit:
+        with suppress(OSError):
+            _write(file, fingerprint, tokenizer, chat)
+    return tokenizer, chat
+
+
+def _read_weights(weights: Path) -> tuple[Tokenizer, ChatFormat]:
+    tokenizer = Tokenizer.from_gguf(weights)
+    return tokenizer, ChatFormat.from_gguf(weights, tokenizer)
+
+
+def _read(
+    stream: BinaryIO, file: Path, weights: str, fingerprint: str
+) -> tuple[Tokenizer, ChatFormat]:
+    directory, start = read_directory(stream, file)
+    with understood(file):
+        made_from = (directory["fingerprint"], directory["tokenizers"])
+        if made_from != (fingerprint, tokenizers.__version__):
+            raise IntegrityError(f"{file}: was made from another base or version")
+        tables, size = directory["tables"], directory["tables"]["size"]
+        pages = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))[start:]
+        if hashlib.sha256(pages[:size]).hexdigest() != tables["sha256"]:
+            raise IntegrityError(f"{file}: was changed, its bytes do not match its digest")
+
+        def library() -> bytes:
+            if hashlib.sha256(pages).hexdigest() == directory["sha256"]:
+                return bytes(pages[size:])
+            truth, chat = _read_weights(Path(weights))
+            with suppress(OSError):
+                _write(file, fingerprint, truth, chat)
+            return truth.saved()[2]
+
+        tokenizer = Tokenizer.restored(directory["tokenizer"], pages[:size], library)
+        return tokenizer, ChatFormat(directory["chat_template"], tokenizer, weights)
+
+
+def _write(file: Path, fingerprint: str, tokenizer: Tokenizer, chat: ChatFormat) -> None:
+    values, tables, library = tokenizer.saved()
+    raw = tables + library
     directory = {
         "fingerprint": fingerprint,
         "tokenizers": tokenizers.__version__,
         "tokenizer": values,
         "chat_template": chat.template,
+        "tables": {"size": len(tables), "sha256": hashlib.sha256(tables).hexdigest()},
         "size": len(raw),
         "sha256": hashlib.sha256(raw).hexdigest(),
     }
-    with suppress(OSError):
-        _write(file, directory, raw)
-    return tokenizer, chat
-
-
-def _read(file: Path, fingerprint: str) -> tuple[dict[str, Any], bytes]:
-    with file.open("rb") as stream:
-        directory, start = read_directory(stream, file)
-        made_from = (directory.get("fingerprint"), directory.get("tokenizers"))
-        if made_from != (fingerprint, tokenizers.__version__):
-            raise IntegrityError(f"{file}: was made from another base or version")
+    start = directory_room(directory)
+    with making(file) as stream:
         stream.seek(start)
-        raw = stream.read()
-    if hashlib.sha256(raw).hexdigest() != directory["sha256"]:
-        raise IntegrityError(f"{file}: was changed, its bytes do not match its digest")
-    return directory, raw
-
-
-def _write(file: Path, directory: dict[str, Any], raw: bytes) -> None:
-    head = json.dumps(directory).encode()
-    head += b" " * (-(HEAD.size + len(head)) % PAGE)
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(HEAD.pack(MAGIC, LAYOUT, len(head), hashlib.sha256(head).digest()))
-            stream.write(head)
-            stream.write(raw)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o444)
-        temporary.replace(file)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+        stream.write(raw)
+        write_head(stream, directory, start)

@@ -7,19 +7,25 @@ byte alphabet of GPT-2. How text is cut before merging is named by `tokenizer.gg
 from __future__ import annotations
 
 import codecs
+import json
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as _Backend
 
+from runtime.byte_pairs import LONGEST_PIECE, Tables
 from specs.errors import IntegrityError, MbpmError
 
 if TYPE_CHECKING:
     from runtime.gguf_file import GGUFFile
+
+SHORT = 2000
+"""Letters of a text up to which tokens come from tables where there are some, and not from the
+library, which first has to build its own."""
 
 CONTROL, USER_DEFINED = 3, 4
 """Values of `tokenizer.ggml.token_type` (gguf's TokenType) that are matched whole."""
@@ -67,15 +73,39 @@ class Tokenizer:
     """
 
     def __init__(
-        self, backend: _Backend, special: dict[str, int], eos: int | None, whole: frozenset[int]
+        self,
+        library: Callable[[], _Backend],
+        cut: str,
+        special: dict[str, int],
+        eos: int | None,
+        whole: Mapping[str, int],
+        tables: Tables | None = None,
     ) -> None:
-        self._backend = backend
+        """Args:
+        library: makes the library's tokenizer when it is first needed.
+        cut: how text is cut, as in `tokenizer.ggml.pre`.
+        whole: tokens that are matched whole inside of text.
+        tables: the same vocabulary, for short texts.
+        """
+        self._make = library
+        self._cut = cut
         self._eos = eos
-        self._whole = whole
+        self._whole = dict(whole)
+        self._tables = tables
+        self._whole_pattern = re.compile(f"({any_of(whole)})")
         self.special = special
         ends = {special[name] for name in _END_TOKENS if name in special}
         self.eos_ids = frozenset(ends if eos is None else ends | {eos})
         self._special_ids = frozenset(special.values())
+        self._whole_ids = frozenset(self._whole.values())
+
+    @cached_property
+    def _library(self) -> _Backend:
+        return self._make()
+
+    @cached_property
+    def _cutter(self) -> tuple[normalizers.Normalizer | None, pre_tokenizers.PreTokenizer]:
+        return _pre_tokenizer(self._cut, Path("tokenizer"))
 
     @classmethod
     def from_gguf(cls, path: Path) -> Tokenizer:
@@ -89,28 +119,42 @@ class Tokenizer:
 
         return _build(open_gguf(path))
 
-    def saved(self) -> tuple[dict[str, Any], bytes]:
-        """What `restored` makes this tokenizer of again: plain values, and the library's JSON."""
-        values = {"special": self.special, "eos": self._eos, "whole": sorted(self._whole)}
-        return values, self._backend.to_str().encode()
+    def saved(self) -> tuple[dict[str, Any], bytes, bytes]:
+        """What `restored` makes this of again: plain values, tables, the library's JSON."""
+        raw = self._library.to_str()
+        model = json.loads(raw)["model"]
+        tokens = [self.token_bytes(i) for i in range(self.vocab_size)]
+        values, tables = Tables.build(model["vocab"], model["merges"], tokens)
+        own = {"cut": self._cut, "special": self.special, "eos": self._eos, "whole": self._whole}
+        return {**own, "tables": values}, tables, raw.encode()
 
     @classmethod
-    def restored(cls, values: Mapping[str, Any], raw: bytes) -> Tokenizer:
+    def restored(
+        cls, values: Mapping[str, Any], tables: memoryview, library: Callable[[], bytes]
+    ) -> Tokenizer:
         """The tokenizer that `saved` gave this.
 
+        Args:
+            library: reads the JSON when it is first needed.
+
         Raises:
-            IntegrityError: the library cannot read it.
+            LookupError, TypeError, ValueError: these are not what `saved` gave.
         """
-        try:
-            backend = _Backend.from_buffer(raw)
-        except Exception as error:  # the library raises bare Exception
-            raise IntegrityError(f"the kept tokenizer is unusable ({error})") from None
-        return cls(backend, values["special"], values["eos"], frozenset(values["whole"]))
+        return cls(
+            lambda: _Backend.from_buffer(library()),
+            str(values["cut"]),
+            dict(values["special"]),
+            values["eos"],
+            values["whole"],
+            Tables(values["tables"], tables),
+        )
 
     @property
     def vocab_size(self) -> int:
         """Ids run from 0 to this, exclusive."""
-        return int(self._backend.get_vocab_size())
+        if self._tables is not None:
+            return len(self._tables)
+        return int(self._library.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; what looks like a control token is encoded letter by letter.
@@ -119,7 +163,28 @@ class Tokenizer:
         """
         if not text.isascii():
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        ids = None if self._tables is None else self._by_tables(text, self._tables)
+        if ids is not None:
+            return ids
+        return list(self._library.encode(text, add_special_tokens=False).ids)
+
+    def _by_tables(self, text: str, tables: Tables) -> list[int] | None:
+        """Ids of a short text; None for one that the library is faster for."""
+        if len(text) > SHORT:
+            return None
+        normalizer, cutter = self._cutter
+        ids: list[int] = []
+        for i, run in enumerate(self._whole_pattern.split(text)):
+            if i % 2:
+                ids.append(self._whole[run])
+                continue
+            if normalizer is not None:
+                run = normalizer.normalize_str(run)
+            for piece, _ in cutter.pre_tokenize_str(run) if run else ():
+                if len(piece) > LONGEST_PIECE:
+                    return None
+                ids += tables.merge(piece)
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids without control tokens; bytes that are not UTF-8 become U+FFFD."""
@@ -127,12 +192,14 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes one token stands for; none for a control token."""
+        if self._tables is not None:
+            return self._tables.token(token)
         if token in self._special_ids:
             return b""
-        text = self._backend.id_to_token(token)
+        text = self._library.id_to_token(token)
         if text is None:
             raise IndexError(f"{token} is not a token")
-        if token in self._whole:
+        if token in self._whole_ids:
             return text.encode()
         letters = _byte_of_letter()
         return bytes(letters[c] for c in text if c in letters)
@@ -168,7 +235,8 @@ def _build(file: GGUFFile) -> Tokenizer:
             f"{where}: has a tokenizer of kind `{kind}` (tokenizer.ggml.model), "
             "and this runtime knows `gpt2`"
         )
-    normalizer, pre_tokenizer = _pre_tokenizer(file.get("tokenizer.ggml.pre"), where)
+    cut = file.get("tokenizer.ggml.pre")
+    normalizer, pre_tokenizer = _pre_tokenizer(cut, where)
     tokens, merges = file.get("tokenizer.ggml.tokens"), file.get("tokenizer.ggml.merges")
     if not (_is_texts(tokens) and _is_texts(merges)):
         raise IntegrityError(f"{where}: tokens and merges of the tokenizer must be lists of text")
@@ -190,13 +258,13 @@ def _build(file: GGUFFile) -> Tokenizer:
     special = {tokens[i]: i for i, t in enumerate(types) if t == CONTROL}
     if short := [name for name in special if len(name) < 2]:
         raise IntegrityError(f"{where}: control token {short[0]!r} is a single character")
-    whole = [i for i, t in enumerate(types) if t == USER_DEFINED]
+    whole = {tokens[i]: i for i, t in enumerate(types) if t == USER_DEFINED}
     # Only user-defined tokens are matched inside text: control tokens come from the chat format.
-    backend.add_tokens([AddedToken(tokens[i], normalized=False, special=False) for i in whole])
+    backend.add_tokens([AddedToken(text, normalized=False, special=False) for text in whole])
     eos = file.metadata.get("tokenizer.ggml.eos_token_id")
     if eos is not None and not (isinstance(eos, int) and 0 <= eos < len(tokens)):
         raise IntegrityError(f"{where}: `tokenizer.ggml.eos_token_id` is {eos!r}")
-    return Tokenizer(backend, special, eos, frozenset(whole))
+    return Tokenizer(lambda: backend, cut, special, eos, whole)
 
 
 def _is_texts(value: object) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class NativeEngine:
 
         Raises:
             UsageError: no such instruction set here, or no such precision.
+            DoesNotFitError: there is too little memory.
             MbpmError: as `open_packed`.
         """
         card_file = base_dir / CARD_FILE
@@ -80,10 +82,15 @@ class NativeEngine:
         known = _native.instruction_sets()
         if isa and isa not in known:
             raise UsageError(f"this processor cannot run `{isa}` (it has {', '.join(known)})")
-        packed = open_packed(base_dir, self.card.fingerprint, precision, say)
+        try:
+            packed = open_packed(base_dir, self.card.fingerprint, precision, say)
+            self._base = _base(packed, layers, isa or known[0], threads or cores())
+        except MemoryError:
+            raise DoesNotFitError(
+                f"no memory for {self.card.name} ({self.card.resident_bytes:,} bytes of weights)"
+            ) from None
         self.config = packed.config
         self._weights = int(packed.bytes.size)
-        self._base = _base(packed, layers, isa or known[0], threads or cores())
         self._slots: dict[int, _native.Slot] = {}
         self._next_slot = 1
         self._caches: weakref.WeakSet[NativeCache] = weakref.WeakSet()
@@ -117,11 +124,12 @@ class NativeEngine:
         assert isinstance(cache, NativeCache)
         check_room(cache, len(tokens))
         ids = [int(t) for t in tokens]
-        width = self.config.vocab_size
-        scores = np.empty((len(ids) if logits == "all" else 1, width), np.float32)
+        scored = len(ids) if logits == "all" else 1
         hidden = None
-        if hidden_layer is not None:
-            hidden = np.empty((len(ids), self.config.hidden_size), np.float32)
+        with self._fits(f"the scores of {scored:,} tokens"):
+            scores = np.empty((scored, self.config.vocab_size), np.float32)
+            if hidden_layer is not None:
+                hidden = np.empty((len(ids), self.config.hidden_size), np.float32)
         for start in range(0, len(ids), PASS_TOKENS):
             piece = ids[start : start + PASS_TOKENS]
             end = start + len(piece)
@@ -146,12 +154,9 @@ class NativeEngine:
             DoesNotFitError: a cache is full.
         """
         for row in rows:
-            if row.cache.length >= row.cache.capacity:
-                raise DoesNotFitError(
-                    f"one more token does not fit a context of {row.cache.capacity:,}",
-                    hint="a larger `--context` holds more",
-                )
-        scores = np.empty((len(rows), self.config.vocab_size), np.float32)
+            check_room(row.cache, 1)
+        with self._fits(f"the scores of {len(rows):,} tokens"):
+            scores = np.empty((len(rows), self.config.vocab_size), np.float32)
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
             active = [a for i, row in enumerate(part) for a in self._active(row.adapters, i, i + 1)]
@@ -174,7 +179,20 @@ class NativeEngine:
             raise UsageError(f"{len(active)} adapters at once are more than the {ACTIVE} allowed")
         held = [c.native for c in caches if isinstance(c, NativeCache)]
         layer = -1 if hidden_layer is None else hidden_layer
-        _native.forward(self._base, held, tokens, active, logits, layer, hidden)
+        with self._fits(f"{len(tokens):,} tokens more"):
+            _native.forward(self._base, held, tokens, active, logits, layer, hidden)
+
+    @contextmanager
+    def _fits(self, what: str) -> Iterator[None]:
+        """Where memory for `what` is taken: being refused it is told with what is held already."""
+        try:
+            yield
+        except MemoryError:
+            held = ", ".join(f"{n:,} of {part}" for part, n in self.memory().items())
+            raise DoesNotFitError(
+                f"no memory for {what} beside what {self.card.name} holds (bytes: {held})",
+                hint="a smaller `--context` needs less, and so does `--pack none`",
+            ) from None
 
     def _active(
         self, adapters: Sequence[ActiveAdapter], first: int, last: int
@@ -183,7 +201,8 @@ class NativeEngine:
 
     def load_adapter(self, pack_dir: Path) -> int:
         """Load a pack's adapter; see `Engine.load_adapter`."""
-        tensors, scale = read_adapter(pack_dir, self.card)
+        with self._fits("another adapter"):
+            tensors, scale = read_adapter(pack_dir, self.card)
         return self.add_adapter(tensors, scale)
 
     def add_adapter(self, tensors: Mapping[str, F32], scale: float) -> int:
@@ -202,10 +221,8 @@ class NativeEngine:
                         for s in (SUFFIX_A, SUFFIX_B)
                     )
                     pairs.append((layer, index, a, b, scale))
-        try:
+        with self._fits("another adapter"):
             made = _native.adapter(self._base, pairs)
-        except MemoryError:
-            raise DoesNotFitError("no memory for another adapter") from None
         slot = self._next_slot
         self._next_slot += 1
         self._slots[slot] = made

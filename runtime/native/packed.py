@@ -5,38 +5,49 @@ Layout in README.md of this folder. Nothing in it depends on the processor.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import mmap
-import os
-import struct
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.engine import ModelConfig
+from runtime.kept_file import (
+    HEAD,
+    PAGE,
+    making,
+    only_reads,
+    page_up,
+    private_place,
+    read_directory,
+    understood,
+    write_head,
+)
+from runtime.modules import tensor_shapes
+from specs.base_card import WEIGHTS_FILE
 from specs.errors import DoesNotFitError, IntegrityError
 
-MAGIC = b"MBPMPACK"
-LAYOUT = 1
-PAGE = 4096
-HEAD = struct.Struct("<8sII32s")
-MAX_DIRECTORY = 16 * 1024 * 1024
-TILE = 16
+if TYPE_CHECKING:
+    from runtime.gguf_file import GGUFFile
+
+TILE_ROWS, TILE_COLUMNS = 16, 32
 TILE_BYTES = {"q4": 320, "q4s": 288, "q4c": 288, "q5": 352, "q8": 544}
 """Format -> bytes of 16 rows x 32 columns."""
 
-PRECISIONS = ("packed", "int4")
-"""`packed`: the file's own; `int4`: rounded to 4 bits, all but the most sensitive matrices."""
+PRECISIONS = {"packed": 1, "int4": 1}
+"""`packed`: the file's own; `int4`: rounded to 4 bits, all but the most sensitive matrices. Each
+with the number of the way it is made: a file made another way is made again."""
 
 Bytes = npt.NDArray[np.uint8]
 Say = Callable[[str], None]
+Matrix = tuple[str, int, int, int, list[int]]
+"""Format, rows, columns, offset, codebook or nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,8 @@ class Packed:
 
     bytes: Bytes
     config: ModelConfig
-    matrices: dict[str, tuple[str, int, int, int, list[int]]]
-    """GGUF name -> format, rows, columns, offset into `bytes`, codebook or nothing."""
+    matrices: dict[str, Matrix]
+    """By GGUF name; offsets into `bytes`."""
     vectors: dict[str, int]
     """GGUF name -> offset into `bytes`."""
 
@@ -56,9 +67,14 @@ def packed_file(base_dir: Path, precision: str) -> Path:
     return base_dir / ("packed.bin" if precision == "packed" else f"packed-{precision}.bin")
 
 
+def matrix_bytes(kind: str, rows: int, columns: int) -> int:
+    """Bytes that a matrix of a format takes."""
+    return -(-rows // TILE_ROWS) * (columns // TILE_COLUMNS) * TILE_BYTES[kind]
+
+
 def open_packed(base_dir: Path, fingerprint: str, precision: str, say: Say) -> Packed:
     """Map the packed weights of a base; make them first where they are not there, of another
-    layout or base, or damaged.
+    layout or base, or damaged. In a folder that only reads they last as long as this process.
 
     Args:
         say: told in words when weights are prepared, which takes seconds.
@@ -66,129 +82,122 @@ def open_packed(base_dir: Path, fingerprint: str, precision: str, say: Say) -> P
     Raises:
         IntegrityError, MbpmError: `weights.gguf` cannot be used.
         DoesNotFitError: the disk is full.
+        OSError: the file is there and cannot be read.
     """
     file = packed_file(base_dir, precision)
+    words = "preparing the weights for this engine"
     try:
-        return _map(file, fingerprint, precision)
+        with file.open("rb") as stream:
+            return _map(stream, file, fingerprint, precision)
     except FileNotFoundError:
-        how = " in 4 bits, which takes minutes" if precision == "int4" else ""
-        say(f"preparing the weights for this engine{how}, once")
-    except (IntegrityError, OSError) as error:
-        reason = error.message if isinstance(error, IntegrityError) else str(error)
-        say(f"{reason}; preparing the weights again")
-    return _make(file, base_dir, fingerprint, precision)
+        words += " in 4 bits, which takes minutes" if precision == "int4" else ""
+    except IntegrityError as error:
+        words = f"{error.message}; {words} again"
+    return _make(file, base_dir, fingerprint, precision, words, say)
 
 
-def verify_packed(file: Path) -> int:
-    """Check every byte of a packed file against the digest in its directory; return its size.
-
-    Raises:
-        IntegrityError: the file is damaged.
-    """
-    with file.open("rb") as stream:
-        directory, start = read_directory(stream, file)
-        stream.seek(start)
-        digest = hashlib.sha256()
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    if digest.hexdigest() != directory.get("sha256"):
-        raise IntegrityError(
-            f"{file}: was changed, its bytes do not match its digest",
-            hint="delete it, and the next `mbpm run` makes it anew",
-        )
-    return int(start + directory["size"])
-
-
-def read_directory(stream: BinaryIO, file: Path) -> tuple[dict[str, Any], int]:
-    """The directory and where the data starts.
-
-    Raises:
-        IntegrityError: truncated, damaged, or of another layout.
-    """
-    head = stream.read(HEAD.size)
-    if len(head) < HEAD.size:
-        raise IntegrityError(f"{file}: is truncated")
-    magic, layout, length, digest = HEAD.unpack(head)
-    if magic != MAGIC or layout != LAYOUT:
-        raise IntegrityError(f"{file}: has another layout than this version reads")
-    if length > MAX_DIRECTORY:
-        raise IntegrityError(f"{file}: has a directory of {length:,} bytes")
-    raw = stream.read(length)
-    if hashlib.sha256(raw).digest() != digest:
-        raise IntegrityError(f"{file}: its directory is damaged")
-    directory = json.loads(raw)
-    start = _up(HEAD.size + length)
-    size = os.fstat(stream.fileno()).st_size
-    if size != start + directory["size"]:
-        raise IntegrityError(f"{file}: has {size:,} bytes, not {start + directory['size']:,}")
-    return directory, start
-
-
-def _map(file: Path, fingerprint: str, precision: str) -> Packed:
-    with file.open("rb") as stream:
-        directory, start = read_directory(stream, file)
-        if (directory["fingerprint"], directory["precision"]) != (fingerprint, precision):
-            raise IntegrityError(f"{file}: was made from other weights")
-        return _mapped(stream, directory, start)
-
-
-def _mapped(stream: BinaryIO, directory: dict[str, Any], start: int) -> Packed:
-    pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    return Packed(
-        np.frombuffer(pages, dtype=np.uint8),
-        ModelConfig(**directory["config"]),
-        {
-            m["name"]: (m["format"], m["rows"], m["columns"], start + m["at"], m["codebook"])
-            for m in directory["matrices"]
-        },
-        {name: start + at for name, at in directory["vectors"].items()},
-    )
-
-
-def _make(file: Path, base_dir: Path, fingerprint: str, precision: str) -> Packed:
-    temporary: Path | None = None
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=base_dir)
-        stream, temporary = os.fdopen(descriptor, "w+b"), Path(name)
-    except PermissionError:  # a home that only reads: made for this process alone
-        stream = tempfile.TemporaryFile()  # noqa: SIM115
-    except OSError as error:
-        raise DoesNotFitError(f"{file}: cannot be written ({error.strerror})") from None
-    with stream:
-        try:
-            directory, start = _write(stream, base_dir, fingerprint, precision)
-            stream.flush()
-            if temporary is not None:
-                os.fsync(stream.fileno())
-                temporary.chmod(0o444)
-                temporary.replace(file)
-        except BaseException as error:
-            if temporary is not None:
-                with suppress(OSError):
-                    temporary.unlink()
-            if isinstance(error, OSError):
-                raise DoesNotFitError(
-                    f"{file}: cannot be written ({error.strerror})",
-                    hint="free some disk, or use `--engine torch`, which needs no such file",
-                ) from None
-            raise
-        return _mapped(stream, directory, start)
-
-
-def _write(
-    stream: BinaryIO, base_dir: Path, fingerprint: str, precision: str
-) -> tuple[dict[str, Any], int]:
-    from runtime.gguf_file import model_config, open_gguf
-    from runtime.modules import check_weights
-    from runtime.native.convert import matrices, vectors
-    from specs.base_card import WEIGHTS_FILE
+def _make(
+    file: Path, base_dir: Path, fingerprint: str, precision: str, words: str, say: Say
+) -> Packed:
+    from runtime.gguf_file import open_gguf
 
     gguf = open_gguf(base_dir / WEIGHTS_FILE)
+    try:
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(making(file))
+                say(f"{words}, once")
+            except OSError as error:
+                if not only_reads(error):
+                    raise
+                refusal = (error.strerror or "").lower()
+                stream = stack.enter_context(private_place())
+                say(f"{words}, for this command alone: {base_dir} takes no files ({refusal})")
+            _write(stream, gguf, fingerprint, precision)
+            stream.flush()
+            stream.seek(0)
+            return _map(stream, file, fingerprint, precision)
+    except OSError as error:
+        raise DoesNotFitError(
+            f"{file}: cannot be written ({error.strerror})",
+            hint="free some disk, or use `--engine torch`, which needs no such file",
+        ) from None
+
+
+def _map(stream: BinaryIO, file: Path, fingerprint: str, precision: str) -> Packed:
+    directory, start = read_directory(stream, file)
+    with understood(file):
+        if (directory["fingerprint"], directory["precision"]) != (fingerprint, precision):
+            raise IntegrityError(f"{file}: was made from other weights")
+        if directory.get("way", 1) != PRECISIONS[precision]:
+            raise IntegrityError(f"{file}: was made by another version")
+        config, matrices, vectors = _checked(directory, start)
+    try:
+        pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from None
+        raise
+    return Packed(np.frombuffer(pages, dtype=np.uint8), config, matrices, vectors)
+
+
+def _checked(
+    directory: dict[str, Any], start: int
+) -> tuple[ModelConfig, dict[str, Matrix], dict[str, int]]:
+    """What a directory says, where it has all that a decoder of its shape needs, inside the file.
+
+    Raises:
+        ValueError, LookupError, TypeError: it has not.
+    """
+    config, size = ModelConfig(**directory["config"]), directory["size"]
+    for field in fields(config):
+        value: Any = getattr(config, field.name)
+        if not _possible(value, str(field.type)):
+            raise ValueError(f"`{field.name}` is {value!r}")
+    found = {m["name"]: m for m in directory["matrices"]}
+    if config.layers > len(found):
+        raise ValueError(f"{config.layers:,} layers of {len(found):,} matrices")
+    shapes = tensor_shapes(config)
+    if "output.weight" in found:
+        shapes["output.weight"] = shapes["token_embd.weight"]
+    matrices, vectors = {}, {}
+    for name, shape in shapes.items():
+        if len(shape) == 1:
+            at, unit, length = directory["vectors"][name], 4, 4 * shape[0]
+            vectors[name] = start + at
+        else:
+            rows, columns = shape
+            entry = found[name]
+            kind, at, unit, book = entry["format"], entry["at"], PAGE, entry["codebook"]
+            length = matrix_bytes(kind, rows, columns)
+            matrices[name] = (kind, rows, columns, start + at, book)
+            if (entry["rows"], entry["columns"], len(book)) != (
+                rows, columns, 16 if kind == "q4c" else 0,
+            ) or not all(type(v) is int and -128 < v < 128 for v in book):  # fmt: skip
+                raise ValueError(f"`{name}` has another shape or codebook")
+        if type(at) is not int or at < 0 or at % unit or at + length > size:
+            raise ValueError(f"`{name}` lies outside of the data")
+    return config, matrices, vectors
+
+
+def _possible(value: Any, kind: str) -> bool:
+    """Whether a value is of a type, and a number of a size that a decoder can have."""
+    if type(value).__name__ != kind:
+        return False
+    return kind not in ("int", "float") or 0 < value < 1 << 31
+
+
+def _write(stream: BinaryIO, gguf: GGUFFile, fingerprint: str, precision: str) -> None:
+    from runtime.gguf_file import model_config
+    from runtime.modules import check_weights
+    from runtime.native.convert import matrices, vectors
+
     config = model_config(gguf)
     check_weights(gguf, config)
     directory: dict[str, Any] = {
         "fingerprint": fingerprint,
         "precision": precision,
+        "way": PRECISIONS[precision],
         "config": asdict(config),
         "matrices": [],
         "vectors": {},
@@ -196,17 +205,17 @@ def _write(
         "sha256": "0" * 64,
     }
     # how long the directory gets is known when the shapes are; a page for every eight is plenty
-    start = _up(HEAD.size + 4096 + 256 * len(gguf.tensors))
+    start = page_up(HEAD.size + 4096 + 256 * len(gguf.tensors))
     stream.seek(start)
     digest, position = hashlib.sha256(), 0
 
     def add(data: npt.NDArray[Any]) -> int:
         nonlocal position
         at = position
-        for piece in (data.data, bytes(_up(data.nbytes) - data.nbytes)):
+        for piece in (data.data, bytes(page_up(data.nbytes) - data.nbytes)):
             stream.write(piece)
             digest.update(piece)
-        position += _up(data.nbytes)
+        position += page_up(data.nbytes)
         return at
 
     found = list(vectors(gguf, config))
@@ -218,13 +227,4 @@ def _write(
         directory["matrices"].append({**matrix.entry, "at": add(matrix.tiles)})
         gguf.let_go()
     directory |= {"size": position, "sha256": digest.hexdigest()}
-    raw = json.dumps(directory).encode()
-    raw += b" " * (start - HEAD.size - len(raw))
-    stream.seek(0)
-    stream.write(HEAD.pack(MAGIC, LAYOUT, len(raw), hashlib.sha256(raw).digest()))
-    stream.write(raw)
-    return directory, start
-
-
-def _up(n: int) -> int:
-    return n + -n % PAGE
+    write_head(stream, directory, start)

@@ -10,21 +10,27 @@ from pathlib import Path
 import pytest
 
 from runtime.chat_format import ChatFormat
+from runtime.kept_file import verify_kept
 from runtime.kept_text import TEXT_FILE, open_text
 from runtime.native import why_not
-from runtime.native.packed import verify_packed
 from runtime.tokenizer import Tokenizer
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.errors import IntegrityError
 from tests.support.texts import varied
+from tests.support.tiny_base import make_tiny_base
 
+LONG = "Hello there. " * 300
 TALK = [{"role": "user", "content": "What is <|im_end|> in 12 words?"}]
 
 
 @pytest.fixture
 def base(smollm2: Path, tmp_path: Path) -> Path:
+    return copied(smollm2, tmp_path)
+
+
+def copied(base: Path, tmp_path: Path) -> Path:
     for name in (WEIGHTS_FILE, CARD_FILE):
-        shutil.copyfile(smollm2 / name, tmp_path / name)
+        shutil.copyfile(base / name, tmp_path / name)
     return tmp_path
 
 
@@ -37,7 +43,8 @@ def test_it_is_the_tokenizer_and_the_template_of_the_weights(base: Path) -> None
     open_text(base, fingerprint(base))
     (base / WEIGHTS_FILE).unlink()  # the second start does not look at them
     kept, chat = open_text(base, fingerprint(base))
-    texts = varied(1000, seed=6, extra=[*truth.special])
+    texts = varied(2000, seed=6, extra=[*truth.special])
+    texts += [LONG, "x" * 199, "ab" * 150, "ab" * 2000, "\ud800 lone", "".join(texts[:300])]
     assert [kept.encode(t) for t in texts] == [truth.encode(t) for t in texts]
     ids = range(truth.vocab_size)
     assert kept.vocab_size == truth.vocab_size
@@ -46,7 +53,26 @@ def test_it_is_the_tokenizer_and_the_template_of_the_weights(base: Path) -> None
     assert chat.prompt(TALK) == ChatFormat(chat.template, truth, "here").prompt(TALK)
 
 
-@pytest.mark.parametrize("harm", ["one byte", "cut", "nothing in it", "another base", "old"])
+@pytest.mark.slow
+def test_the_larger_base_too(qwen05: Path, tmp_path: Path) -> None:
+    test_it_is_the_tokenizer_and_the_template_of_the_weights(copied(qwen05, tmp_path))
+
+
+def test_tokens_matched_whole_and_letters_without_a_token(tmp_path: Path) -> None:
+    tiny = make_tiny_base(tmp_path)  # its control tokens are of the kind that users define
+    truth = Tokenizer.from_gguf(tiny / WEIGHTS_FILE)
+    open_text(tiny, fingerprint(tiny))
+    kept, _ = open_text(tiny, fingerprint(tiny))
+    texts = varied(500, seed=7, extra=["<|im_start|>", "<|im_end|>", "<|im_", "thinthinth"])
+    assert [kept.encode(t) for t in texts] == [truth.encode(t) for t in texts]
+    assert kept.decode(kept.encode(texts[-1])) == truth.decode(truth.encode(texts[-1]))
+    with pytest.raises(IndexError):
+        kept.token_bytes(truth.vocab_size)
+
+
+@pytest.mark.parametrize(
+    "harm", ["a table", "the rest", "cut", "nothing in it", "another base", "old"]
+)
 def test_what_does_not_fit_is_made_again(
     base: Path, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,18 +82,23 @@ def test_what_does_not_fit_is_made_again(
             patch.setattr("tokenizers.__version__", "0.1")
         open_text(base, "f" * 64 if harm == "another base" else fingerprint(base))
     raw = file.read_bytes()
-    if harm in ("one byte", "cut", "nothing in it"):
+    spoilt = {
+        "a table": raw[:90_000] + bytes([raw[90_000] ^ 1]) + raw[90_001:],
+        "the rest": raw[:-9] + b"\0" + raw[-8:],
+        "cut": raw[:5000],
+        "nothing in it": b"",
+    }
+    if harm in spoilt:
         file.unlink()
-        file.write_bytes(
-            {"one byte": raw[:-9] + b"\0" + raw[-8:], "cut": raw[:5000]}.get(harm, b"")
-        )
+        file.write_bytes(spoilt[harm])
         with pytest.raises(IntegrityError, match=TEXT_FILE):
-            verify_packed(file)
+            verify_kept(file)
     damaged = file.read_bytes()
     tokenizer, _ = open_text(base, fingerprint(base))
-    assert tokenizer.decode(tokenizer.encode("Hello there")) == "Hello there"
+    for text in ("Hello there", LONG):  # what only a long text needs is looked at by then
+        assert tokenizer.decode(tokenizer.encode(text)) == text
     assert file.read_bytes() != damaged
-    assert verify_packed(file) == file.stat().st_size
+    assert verify_kept(file) == file.stat().st_size
     assert [f.name for f in base.iterdir() if f.name.startswith(".")] == []
 
 

@@ -24,9 +24,10 @@ from tests.support.adapters import random_adapter, write_pack
 from tests.support.tiny_base import make_tiny_base, write_tiny_gguf
 
 pytest.importorskip("runtime.native._native", reason="the extension was not built")
+from runtime.kept_file import verify_kept
 from runtime.native import _native
 from runtime.native.engine import NativeEngine, Row
-from runtime.native.packed import packed_file, verify_packed
+from runtime.native.packed import packed_file
 
 
 def copied(base: Path, folder: Path) -> Path:
@@ -214,6 +215,56 @@ def test_what_does_not_fit(engine: NativeEngine) -> None:
     assert cache.length == 4
 
 
+SHORT_OF_MEMORY = """
+import resource, sys; from pathlib import Path
+import numpy as np
+from runtime.native.engine import NativeEngine, Row
+from specs.errors import DoesNotFitError
+def limit(more):
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = resource.RLIM_INFINITY if more is None else pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+base, tokens = Path(sys.argv[1]), list(range(3, 130))
+engine = NativeEngine(base, threads=1)
+cache = engine.new_cache(512)
+module = "model.layers.0.mlp.up_proj.lora_"
+adapter = {module + "A.weight": np.zeros((512, 576), np.float32),
+           module + "B.weight": np.zeros((1536, 512), np.float32)}
+for attempt in (lambda: engine.forward(cache, tokens, logits="all"),
+                lambda: engine.forward(cache, tokens),
+                lambda: engine.add_adapter(adapter, 1.0),
+                lambda: engine.new_cache(8192),
+                lambda: NativeEngine(base, threads=1)):
+    limit(1 << 20)
+    try: attempt()
+    except DoesNotFitError as error:
+        limit(None)
+        print(error.message)
+limit(None)
+again = engine.forward(cache, tokens).logits
+print((again == engine.forward(engine.new_cache(512), tokens).logits).all())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory")
+def test_too_little_memory_is_told_with_numbers(base: Path, engine: NativeEngine) -> None:
+    command = [sys.executable, "-c", SHORT_OF_MEMORY, str(base)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    size = packed_file(base, "packed").stat().st_size
+    beside = f"beside what smollm2-135m holds (bytes: {size:,} of weights, 0 of adapters, "
+    *told, same = done.stdout.splitlines()
+    assert len(told) == 5, (told, done.stderr)
+    for line, what in zip(
+        told[:3], ("the scores of 127 tokens", "127 tokens more", "another adapter"), strict=True
+    ):
+        assert f"no memory for {what} {beside}" in line
+    assert told[3].startswith("no memory for a context of 8,192 tokens (")
+    assert (
+        told[4] == f"no memory for smollm2-135m ({engine.card.resident_bytes:,} bytes of weights)"
+    )
+    assert same == "True"  # what was refused left nothing behind
+
+
 def test_what_is_damaged_is_made_anew(tmp_path: Path) -> None:
     base, said = make_tiny_base(tmp_path), []
     expected = logits(NativeEngine(base, say=said.append), [5, 6, 7], [])
@@ -237,11 +288,11 @@ def test_what_is_damaged_is_made_anew(tmp_path: Path) -> None:
         )
         assert reason in said[-1] and "again" in said[-1]
         assert file.read_bytes() == whole
-    verify_packed(file)
+    verify_kept(file)
     file.unlink()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(IntegrityError, match="do not match its digest"):
-        verify_packed(file)
+        verify_kept(file)
     assert [p.name for p in base.iterdir() if "packed" in p.name] == [file.name]
 
 
