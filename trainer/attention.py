@@ -10,9 +10,12 @@ Shapes: B sequences, T queries, S keys, H heads, K key/value heads, G = H / K, d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+
+from trainer.passes import TorchPasses
 
 SCORES = 1 << 20
 """Scores computed at once: 2 MB in bfloat16."""
@@ -20,7 +23,9 @@ QUERIES = 256
 """Queries of a sequence taken at once where there are more; keys behind them are left out."""
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def attend(
+    passes: TorchPasses, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
     """Attention of [B, H, T, d] over [B, K, S, d], S >= T, the last T keys being the queries' own.
 
     Args:
@@ -32,16 +37,16 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    q, k, v = (t.contiguous() for t in (q, k, v))
     out = torch.empty_like(q)
-    for rows, queries, keys in _pieces(q, k):
-        p = _probabilities(
-            q[rows, :, queries], k[rows, :, keys], mask[_of(mask, rows), :, queries, keys]
-        )
-        _ungroup(torch.matmul(p, v[rows, :, keys]), out[rows, :, queries])
+    for piece in _pieces(q, k):
+        p = _probabilities(passes, q, k, mask, piece)
+        _write(p, _of_keys(v, piece), out, piece)
     return out
 
 
 def attend_backward(
+    passes: TorchPasses,
     grad: torch.Tensor,
     q: torch.Tensor,
     k: torch.Tensor,
@@ -59,24 +64,32 @@ def attend_backward(
             )
             dq, dk, dv = torch.autograd.grad(out, leaves, grad)
         return dq, dk[:, :, own:], dv[:, :, own:]
+    grad, q, k, v = (t.contiguous() for t in (grad, q, k, v))
     dq = torch.empty_like(q)
     dk, dv = torch.zeros_like(k), torch.zeros_like(v)
     scale = q.shape[-1] ** -0.5
-    for rows, queries, keys in _pieces(q, k):
-        heads = k.shape[1]
-        part_q, part_k, part_v = q[rows, :, queries], k[rows, :, keys], v[rows, :, keys]
-        p = _probabilities(part_q, part_k, mask[_of(mask, rows), :, queries, keys])
-        g = _group(grad[rows, :, queries], heads)
-        dv[rows, :, keys] += torch.matmul(p.transpose(2, 3), g)
-        dp = torch.matmul(g, part_v.transpose(2, 3))
-        ds = torch._softmax_backward_data(dp, p, -1, p.dtype).mul_(scale)
-        _ungroup(torch.matmul(ds, part_k), dq[rows, :, queries])
-        dk[rows, :, keys] += torch.matmul(ds.transpose(2, 3), _group(part_q, heads))
+    for piece in _pieces(q, k):
+        p = _probabilities(passes, q, k, mask, piece)
+        g = _of_queries(grad, piece)
+        _of_keys(dv, piece).baddbmm_(p.transpose(1, 2), g)
+        ds = passes.softmax_backward(torch.bmm(g, _of_keys(v, piece).transpose(1, 2)), p, scale)
+        _write(ds, _of_keys(k, piece), dq, piece)
+        _of_keys(dk, piece).baddbmm_(ds.transpose(1, 2), _of_queries(q, piece))
     return dq, dk[:, :, own:], dv[:, :, own:]
 
 
-def _pieces(q: torch.Tensor, k: torch.Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Rows, queries and keys of every piece that is computed at once."""
+@dataclass(frozen=True)
+class _Piece:
+    """What is computed at once."""
+
+    rows: slice
+    queries: slice
+    keys: slice
+    heads: int
+    """Of keys and values."""
+
+
+def _pieces(q: torch.Tensor, k: torch.Tensor) -> Iterator[_Piece]:
     count, heads, length, _ = q.shape
     own = k.shape[2] - length
     queries = min(length, QUERIES)
@@ -84,27 +97,36 @@ def _pieces(q: torch.Tensor, k: torch.Tensor) -> Iterator[tuple[slice, slice, sl
     for row in range(0, count, rows):
         for at in range(0, length, queries):
             end = min(at + queries, length)
-            yield slice(row, row + rows), slice(at, end), slice(0, own + end)
+            yield _Piece(slice(row, row + rows), slice(at, end), slice(0, own + end), k.shape[1])
 
 
-def _of(mask: torch.Tensor, rows: slice) -> slice:
-    return rows if len(mask) > 1 else slice(None)
+def _of_queries(x: torch.Tensor, piece: _Piece) -> torch.Tensor:
+    """[B, H, T, d] -> [b K, G t, d]: the queries that share a key head, one after another."""
+    part = x[piece.rows, :, piece.queries]
+    return part.reshape(len(part) * piece.heads, -1, x.shape[-1])
 
 
-def _group(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """[B, H, T, d] -> [B, K, G T, d]: the queries that share a key head, one after another."""
-    return x.reshape(len(x), heads, -1, x.shape[-1])
+def _of_keys(x: torch.Tensor, piece: _Piece) -> torch.Tensor:
+    """[B, K, S, d] -> [b K, s, d], without a copy."""
+    part = x[piece.rows, :, piece.keys]
+    return part.view(len(part) * piece.heads, -1, x.shape[-1])
 
 
-def _ungroup(x: torch.Tensor, out: torch.Tensor) -> None:
-    """Undo `_group` into `out`."""
-    out.copy_(x.reshape(out.shape))
+def _write(p: torch.Tensor, x: torch.Tensor, out: torch.Tensor, piece: _Piece) -> None:
+    """p [b K, G t, s] times x [b K, s, d] into its place in [B, H, T, d]."""
+    part = out[piece.rows, :, piece.queries]
+    if part.is_contiguous():
+        torch.bmm(p, x, out=part.view(len(p), -1, x.shape[-1]))
+    else:
+        part.copy_(torch.bmm(p, x).view(part.shape))
 
 
-def _probabilities(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Softmax of the scores, [B, K, G T, S]."""
-    count, heads, length, size = q.shape
-    grouped = _group(q * size**-0.5, k.shape[1])
-    scores = torch.matmul(grouped, k.transpose(2, 3))
-    scores.view(count, heads, length, -1).add_(mask)
-    return scores.softmax(dim=-1)
+def _probabilities(
+    passes: TorchPasses, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor, piece: _Piece
+) -> torch.Tensor:
+    """Softmax of the scores, [b K, G t, s]."""
+    scores = torch.bmm(_of_queries(q, piece), _of_keys(k, piece).transpose(1, 2))
+    seen = mask[piece.rows if len(mask) > 1 else slice(None), :, piece.queries, piece.keys]
+    length, size = seen.shape[2], q.shape[-1]
+    grouped = scores.view(len(scores) // piece.heads, q.shape[1], length, -1)
+    return passes.softmax(grouped, seen, size**-0.5).view(scores.shape)

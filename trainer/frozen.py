@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 import torch
 
-from runtime.model import Model
+from runtime.model import FUSED, Model
 from runtime.quant import DequantLinear, Linear
 from specs.errors import MbpmError
 from trainer.lora import TrainableAdapter
+from trainer.passes import passes_on
 
 DEPTH = 2
 """Matrices of a kind that stand in memory at once."""
 HEAD = "head"
+FORWARD, BACKWARD = "forward", "backward"
 Key = tuple[str, int, str]
 """Pass, layer and fused group."""
 
@@ -37,6 +39,22 @@ class Matrix:
         """`in`."""
         return self.a.shape[1]
 
+    def backward(self, g: torch.Tensor, wants_h: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of h [N, in], which is nothing unless wanted, and of A h [N, R].
+
+        Args:
+            g: the gradient of W h + scale B A h, [N, out].
+        """
+        columns = self.columns
+        if not wants_h:
+            return g[:, :0], g @ self.weight[:, columns:]
+        extended = g @ self.weight
+        d_shrunk = extended[:, columns:].clone()
+        dh = extended[:, :columns]
+        if len(self.a):
+            dh.addmm_(d_shrunk, self.a)
+        return dh, d_shrunk
+
 
 @dataclass
 class _Entry:
@@ -47,8 +65,14 @@ class _Entry:
 class Matrices:
     """Where workers take dequantised matrices from."""
 
-    def __init__(self, model: Model, adapter: TrainableAdapter | None) -> None:
-        self.model, self.adapter = model, adapter
+    def __init__(
+        self, model: Model, adapter: TrainableAdapter | None, *, recompute: bool = False
+    ) -> None:
+        """Args:
+        recompute: every layer runs again in the backward pass.
+        """
+        self.model, self.adapter, self.recompute = model, adapter, recompute
+        self._passes = passes_on(model.device.type)
         first = model.layers[0].linears["qkv"][0]
         assert isinstance(first, DequantLinear)
         self.dtype = first.dtype
@@ -58,10 +82,12 @@ class Matrices:
         self._standing: dict[str, int] = defaultdict(int)
         self._buffers: dict[tuple[int, int], list[torch.Tensor]] = defaultdict(list)
         self._aborted = False
+        self._rounded: dict[str, torch.Tensor] | None = None
 
     def begin(self, users: int) -> None:
         """Before a step: how many workers will take every matrix."""
         self._users, self._aborted = users, False
+        self._rounded = None if self.adapter is None else self.adapter.rounded(self.dtype)
         for entry in self._entries.values():  # of a step that failed
             if entry.matrix is not None:
                 self._give_back(entry.matrix)
@@ -76,24 +102,40 @@ class Matrices:
 
     def take(self, key: Key) -> Matrix:
         """The matrix of `key`, made now unless another worker made it."""
-        group = key[2]
-        with self._condition:
-            while True:
+        while True:
+            with self._condition:
                 if self._aborted:
                     raise MbpmError("another worker of this step failed")
                 entry = self._entries.get(key)
                 if entry is not None and entry.matrix is not None:
                     return entry.matrix
-                if entry is None and self._standing[group] < DEPTH:
-                    entry = self._entries[key] = _Entry(None, self._users)
-                    self._standing[group] += 1
-                    break
-                self._condition.wait()
-        made = self._make(key)
-        with self._condition:
-            entry.matrix = made
-            self._condition.notify_all()
-        return made
+                # while another worker makes it, the one behind it can be made
+                wanted = key if entry is None else self._behind(key)
+                if wanted is None or not self._free(wanted):
+                    self._condition.wait()
+                    continue
+                made_now = self._entries[wanted] = _Entry(None, self._users)
+                self._standing[wanted[2]] += 1
+            made = self._make(wanted)
+            with self._condition:
+                made_now.matrix = made
+                self._condition.notify_all()
+
+    def _free(self, key: Key) -> bool:
+        return key not in self._entries and self._standing[key[2]] < DEPTH
+
+    def _behind(self, key: Key) -> Key | None:
+        """What everyone takes next."""
+        when, layer, group = key
+        if group == HEAD:
+            return None
+        back = when == BACKWARD and not self.recompute
+        order = [*reversed(FUSED)] if back else [*FUSED]
+        at = order.index(group) + 1
+        if at < len(order):
+            return when, layer, order[at]
+        layer += -1 if when == BACKWARD else 1
+        return (when, layer, order[0]) if 0 <= layer < len(self.model.layers) else None
 
     def release(self, key: Key) -> None:
         """A worker is done with what it took."""
@@ -133,16 +175,16 @@ class Matrices:
             weight = torch.empty(shape, dtype=self.dtype, device=self.model.device)
         at = 0
         for linear in linears:
-            linear.weight(weight[at : at + linear.shape[0], :columns])
+            self._passes.dequantise(linear, weight[at : at + linear.shape[0], :columns])
             at += linear.shape[0]
-        with torch.no_grad():
+        if not pairs:
+            return Matrix(weight, weight.new_empty(0, columns))
+        assert self._rounded is not None
+        if len(pairs) > 1:
             weight[:, columns:] = 0.0
-            at = columns
-            for pair in pairs:
-                rank = len(pair.a)
-                weight[pair.rows, at : at + rank] = (pair.b * pair.scale).to(self.dtype)
-                at += rank
-            a = torch.cat([p.a.detach().to(self.dtype) for p in pairs]) if pairs else None
-        if a is None:
-            a = torch.empty(0, columns, dtype=self.dtype, device=self.model.device)
-        return Matrix(weight, a)
+        at = columns
+        for pair in pairs:
+            _, b = pair.names
+            weight[pair.rows, at : at + len(pair.a)] = self._rounded[b]
+            at += len(pair.a)
+        return Matrix(weight, torch.cat([self._rounded[pair.names[0]] for pair in pairs]))

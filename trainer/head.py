@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from trainer.frozen import HEAD, Matrices
+from trainer.passes import passes_on
 
-ROWS = 128
-"""Rows whose logits stand in memory at once, in the matrices' type."""
-EXACT_ROWS = 16
-"""Rows whose logits are float32 at once."""
+LOGITS, ROWS = 1 << 25, 256
+"""Logits that stand in memory at once, in the matrices' type, and rows of them at most."""
 _KEY = ("head", 0, HEAD)
 
 
@@ -26,16 +25,20 @@ class HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, matrices: Matrices, targets: torch.Tensor
     ) -> torch.Tensor:
-        weight = matrices.take(_KEY).weight
+        weight, passes = matrices.take(_KEY).weight, passes_on(hidden.device.type)
         wants_gradient = ctx.needs_input_grad[0]
         losses = torch.empty(len(hidden), device=hidden.device)
-        gradient = torch.empty_like(hidden, dtype=weight.dtype) if wants_gradient else None
-        for at in range(0, len(hidden), ROWS):
-            rows = slice(at, at + ROWS)
-            logits = hidden[rows].to(weight.dtype) @ weight.T
-            losses[rows] = _losses(logits, targets[rows], wants_gradient)
+        low = hidden.to(weight.dtype)
+        gradient = torch.empty_like(low) if wants_gradient else None
+        at_once = rows_at_once(len(weight))
+        room = weight.new_empty(min(at_once, len(low)), len(weight))
+        for at in range(0, len(low), at_once):
+            rows = slice(at, at + at_once)
+            part = low[rows]
+            logits = torch.mm(part, weight.T, out=room[: len(part)])
+            losses[rows] = passes.cross_entropy(logits, targets[rows], wants_gradient)
             if gradient is not None:
-                gradient[rows] = logits @ weight
+                torch.mm(logits, weight, out=gradient[rows])
         matrices.release(_KEY)
         ctx.gradient = gradient
         return losses
@@ -45,16 +48,6 @@ class HeadLoss(torch.autograd.Function):
         return grads[0][:, None] * ctx.gradient, None, None
 
 
-def _losses(logits: torch.Tensor, targets: torch.Tensor, wants_slopes: bool) -> torch.Tensor:
-    """float32 losses of [n, vocabulary] logits, which become the losses' slopes where wanted."""
-    losses = []
-    for at in range(0, len(logits), EXACT_ROWS):
-        part, target = logits[at : at + EXACT_ROWS], targets[at : at + EXACT_ROWS, None]
-        exact = part.float()
-        normaliser = exact.logsumexp(dim=-1, keepdim=True)
-        losses.append((normaliser - exact.gather(1, target))[:, 0])
-        if wants_slopes:
-            slope = exact.sub_(normaliser).exp_()
-            slope.scatter_add_(1, target, torch.full_like(normaliser, -1.0))
-            part.copy_(slope)
-    return torch.cat(losses)
+def rows_at_once(vocabulary: int) -> int:
+    """Rows whose logits stand in memory at once."""
+    return max(1, min(ROWS, LOGITS // vocabulary))

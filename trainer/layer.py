@@ -2,7 +2,8 @@
 
 The base is frozen, so the backward pass of a projection is one product with W. An adapter's A and B
 ride along: [h, A h] times [W, scale B] is one product forward, and its gradient is one backward.
-What autograd would keep is not kept: norms, rotations and activations are made again.
+What autograd would keep is not kept: norms, rotations and activations are made again. What is no
+matrix product is a pass of `trainer.passes`.
 
 Shapes: N flat tokens, D hidden, H heads, K key/value heads, d head size, F feed-forward size.
 Arithmetic: the residual stream, norms and rotations are float32, products of the matrices' type.
@@ -15,14 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from runtime.model import FUSED, Model
 from trainer.attention import attend, attend_backward
-from trainer.frozen import Matrices, Matrix
+from trainer.frozen import BACKWARD, FORWARD, Matrices
 from trainer.packing import Packed
+from trainer.passes import passes_on
 
-FORWARD, BACKWARD = "forward", "backward"
 Gradients = list[torch.Tensor]
 """Of A and B of every pair, in the order of `TrainableAdapter.of_layer`."""
 
@@ -38,7 +38,33 @@ class _Kept:
     qkv: torch.Tensor  # [N, (H + 2K) d], rotated
     attended: torch.Tensor  # [N, H d]
     gate_up: torch.Tensor  # [N, 2 F]
-    shrunk: dict[str, torch.Tensor]  # group -> A h, [N, R]
+    shrunk: dict[str, torch.Tensor]  # group -> A h, [R, N]
+
+
+class _Projection:
+    """A matrix in use, and room for what it is to multiply."""
+
+    def __init__(self, matrices: Matrices, when: str, index: int, group: str, count: int) -> None:
+        self._matrices, self._key = matrices, (when, index, group)
+        self.matrix = matrices.take(self._key)
+        self._extended = self.matrix.weight.new_empty(count, self.matrix.weight.shape[1])
+        self.h = self._extended[:, : self.matrix.columns]
+        """[N, in], to be written."""
+
+    def shrink(self) -> torch.Tensor:
+        """A h, [R, N]."""
+        made = self._extended[:, self.matrix.columns :]
+        if len(self.matrix.a):
+            torch.mm(self.h, self.matrix.a.T, out=made)
+        return made.T.contiguous()
+
+    def product(self) -> torch.Tensor:
+        """W h + scale B A h, [N, out], after `shrink`."""
+        return self._extended @ self.matrix.weight.T
+
+    def release(self) -> None:
+        """The matrix is not used any more."""
+        self._matrices.release(self._key)
 
 
 class Run:
@@ -58,108 +84,107 @@ class Run:
         """
         self.model, self.matrices, self.packed = model, matrices, packed
         self.prompts, self.recompute = prompts, recompute
+        self.passes = passes_on(model.device.type)
         cos, sin = model.rotation(packed.positions)
         half = model.config.head_dim // 2
-        self.cos, self.sin = cos[:, None, :half], sin[:, None, :half]  # [N, 1, d / 2]
+        self.cos, self.sin = cos[:, :half].contiguous(), sin[:, :half].contiguous()  # [N, d / 2]
 
     def forward(
         self, index: int, x: torch.Tensor, when: str, keep: bool
     ) -> tuple[torch.Tensor, _Kept | None]:
         """What leaves layer `index` where float32 [N, D] `x` enters it."""
-        layer = self.model.layers[index]
+        layer, passes, eps = self.model.layers[index], self.passes, self.model.config.norm_eps
         shrunk: dict[str, torch.Tensor] = {}
 
-        def project(group: str, h: torch.Tensor) -> torch.Tensor:
-            matrix = self.matrices.take((when, index, group))
-            y, shrunk[group] = _project(matrix, h)
+        def begin(group: str) -> _Projection:
+            return _Projection(self.matrices, when, index, group, len(x))
+
+        def project(group: str, projection: _Projection) -> torch.Tensor:
+            shrunk[group] = projection.shrink()
+            y = projection.product()
             if when != BACKWARD:
-                self.matrices.release((when, index, group))
+                projection.release()
             return y
 
-        h, x_inverse = self._norm(x, layer.attention_norm)
-        qkv = project("qkv", h)
-        if layer.qkv_bias is not None:
-            qkv += layer.qkv_bias.to(qkv.dtype)
-        self._rotate(qkv, self.sin)
-        attended = self._attend(index, qkv)
-        middle = x + project("o", attended)
-        h, middle_inverse = self._norm(middle, layer.ffn_norm)
-        gate_up = project("gate_up", h)
-        gate, up = gate_up.chunk(2, dim=-1)
-        active = F.silu(gate).mul_(up)
+        def room() -> torch.Tensor | None:
+            return torch.empty_like(x, dtype=self.matrices.dtype) if keep else None
+
+        qkv_of, kept_x = begin("qkv"), room()
+        _, x_inverse = passes.norm(x, None, layer.attention_norm, eps, qkv_of.h, kept_x)
+        qkv = project("qkv", qkv_of)
+        self._rotate(qkv, layer.qkv_bias, 1.0)
+        o_of = begin("o")
+        attended = o_of.h
+        self._attend(index, qkv, attended)
+        added = project("o", o_of)
+        gate_up_of, kept_middle = begin("gate_up"), room()
+        middle, middle_inverse = passes.norm(
+            x, added, layer.ffn_norm, eps, gate_up_of.h, kept_middle
+        )
+        gate_up = project("gate_up", gate_up_of)
+        down_of = begin("down")
+        passes.swiglu(gate_up, down_of.h)
         if when == BACKWARD:  # what leaves the layer is known
             y = x
-            shrunk["down"] = active @ self.matrices.take((when, index, "down")).a.T
+            shrunk["down"] = down_of.shrink()
         else:
-            y = middle + project("down", active)
-        if not keep:
+            y = middle.add_(project("down", down_of))
+        if kept_x is None or kept_middle is None:
             return y, None
-        kind = self.matrices.dtype
         return y, _Kept(
-            x.to(kind), x_inverse, middle.to(kind), middle_inverse, qkv, attended, gate_up, shrunk
+            kept_x, x_inverse, kept_middle, middle_inverse, qkv, attended, gate_up, shrunk
         )
 
     def backward(
         self, index: int, kept: _Kept, grad: torch.Tensor, wants_x: bool
     ) -> tuple[torch.Tensor | None, Gradients]:
         """Gradients of `x` and of the adapter, given float32 [N, D] of what left the layer."""
-        layer = self.model.layers[index]
+        layer, passes = self.model.layers[index], self.passes
         gradients: dict[str, Gradients] = {}
 
-        def back(group: str, g: torch.Tensor, h: torch.Tensor, wants: bool = True) -> torch.Tensor:
+        def back(
+            group: str, g: torch.Tensor, wants: bool = True
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             matrix = self.matrices.take((BACKWARD, index, group))
-            dh, gradients[group] = self._back(matrix, index, group, g, h, kept.shrunk[group], wants)
+            made = matrix.backward(g, wants)
             self.matrices.release((BACKWARD, index, group))
-            return dh
+            return made
 
-        kind = self.matrices.dtype
-        gate, up = kept.gate_up.chunk(2, dim=-1)
-        silu = F.silu(gate)
-        d_act = back("down", grad.to(kind), silu * up)
-        d_gate_up = torch.empty_like(kept.gate_up)
-        torch.mul(d_act, silu, out=d_gate_up[:, gate.shape[1] :])
-        d_gate_up[:, : gate.shape[1]] = torch.ops.aten.silu_backward(d_act.mul_(up), gate)
-        del silu, d_act
-        h = self._normed(kept.middle, kept.middle_inverse, layer.ffn_norm)
-        dh = back("gate_up", d_gate_up, h)
+        def adapt(group: str, g: torch.Tensor, h: torch.Tensor, d_shrunk: torch.Tensor) -> None:
+            gradients[group] = self._of_adapter(index, group, g, h, kept.shrunk[group], d_shrunk)
+
+        low = grad.to(self.matrices.dtype)
+        d_active, d_shrunk = back("down", low)
+        d_gate_up, active = passes.swiglu_backward(d_active, kept.gate_up)
+        adapt("down", low, active, d_shrunk)
+        del d_active, active
+        dh, d_shrunk = back("gate_up", d_gate_up)
+        h = torch.empty_like(kept.middle)
+        passes.normed(kept.middle, kept.middle_inverse, layer.ffn_norm, h)
+        adapt("gate_up", d_gate_up, h, d_shrunk)
         del d_gate_up
-        d_middle = grad + self._norm_backward(dh, kept.middle, kept.middle_inverse, layer.ffn_norm)
-        d_attended = back("o", d_middle.to(kind), kept.attended)
+        low = torch.empty_like(kept.middle)
+        d_middle = passes.norm_backward(
+            dh, kept.middle, kept.middle_inverse, layer.ffn_norm, grad, low
+        )
+        d_attended, d_shrunk = back("o", low)
+        adapt("o", low, kept.attended, d_shrunk)
         d_qkv = self._attend_backward(index, kept.qkv, d_attended)
-        self._rotate(d_qkv, -self.sin)
-        h = self._normed(kept.x, kept.x_inverse, layer.attention_norm)
-        dh = back("qkv", d_qkv, h, wants_x)
+        self._rotate(d_qkv, None, -1.0)
+        dh, d_shrunk = back("qkv", d_qkv, wants_x)
+        passes.normed(kept.x, kept.x_inverse, layer.attention_norm, h)
+        adapt("qkv", d_qkv, h, d_shrunk)
         dx = None
         if wants_x:
-            dx = d_middle + self._norm_backward(dh, kept.x, kept.x_inverse, layer.attention_norm)
+            dx = passes.norm_backward(
+                dh, kept.x, kept.x_inverse, layer.attention_norm, d_middle, None
+            )
         return dx, [g for group in FUSED for g in gradients[group]]
 
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        inverse = square.add_(self.model.config.norm_eps).rsqrt_()
-        return self._normed(x, inverse, weight), inverse
-
-    def _normed(self, x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return (x * inverse).mul_(weight).to(self.matrices.dtype)
-
-    @staticmethod
-    def _norm_backward(
-        grad: torch.Tensor, x: torch.Tensor, inverse: torch.Tensor, weight: torch.Tensor
-    ) -> torch.Tensor:
-        """float32 gradient of x, where x * inverse * weight has the gradient `grad`."""
-        scaled = grad.float().mul_(weight)
-        normed = x * inverse
-        along = torch.linalg.vecdot(scaled, normed)[:, None] / x.shape[-1]
-        return scaled.sub_(normed.mul_(along)).mul_(inverse)
-
-    def _rotate(self, qkv: torch.Tensor, sin: torch.Tensor) -> None:
-        """Rotate queries and keys of [N, (H + 2K) d] in place."""
+    def _rotate(self, qkv: torch.Tensor, bias: torch.Tensor | None, turn: float) -> None:
+        """Add a bias to [N, (H + 2K) d] and rotate its queries and keys, in place."""
         c = self.model.config
-        turned = qkv.view(len(qkv), -1, c.head_dim)[:, : c.heads + c.kv_heads]
-        first, second = turned.to(torch.float32, copy=True).chunk(2, dim=-1)
-        half = c.head_dim // 2
-        turned[..., :half] = first * self.cos - second * sin
-        turned[..., half:] = second * self.cos + first * sin
+        self.passes.rotate(qkv, bias, self.cos, self.sin, c.heads + c.kv_heads, turn)
 
     def _block(
         self, index: int, number: int, qkv: torch.Tensor
@@ -177,17 +202,15 @@ class Run:
             k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
         return q, k, v
 
-    def _attend(self, index: int, qkv: torch.Tensor) -> torch.Tensor:
-        """[N, H d]."""
-        c = self.model.config
-        out = qkv.new_empty(len(qkv), c.heads * c.head_dim)
+    def _attend(self, index: int, qkv: torch.Tensor, out: torch.Tensor) -> None:
+        """Write to [N, H d]."""
         for number, block in enumerate(self.packed.blocks):
-            made = attend(*self._block(index, number, qkv), block.mask)
-            cells = made.transpose(1, 2).reshape(-1, out.shape[1])
-            if block.flat is not None:
-                cells = cells.index_select(0, block.flat)
-            out[block.begin : block.end] = cells
-        return out
+            made = attend(self.passes, *self._block(index, number, qkv), block.mask)
+            to = out[block.begin : block.end]
+            if block.flat is None:
+                to.view(len(block.rows), block.width, *made.shape[1::2]).copy_(made.transpose(1, 2))
+            else:
+                to.copy_(made.transpose(1, 2).reshape(-1, out.shape[1]).index_select(0, block.flat))
 
     def _attend_backward(self, index: int, qkv: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """[N, (H + 2K) d], given [N, H d]."""
@@ -200,53 +223,39 @@ class Run:
                 part = cells.index_copy_(0, block.flat, part)
             count, heads, width, size = q.shape
             g = part.view(count, width, heads, size).transpose(1, 2)
-            made = torch.cat(attend_backward(g, q, k, v, block.mask), dim=1)
-            cells = made.transpose(1, 2).reshape(count * width, -1)
+            made = attend_backward(self.passes, g, q, k, v, block.mask)
+            to = out[block.begin : block.end]
+            cells = to if block.flat is None else to.new_empty(count * width, to.shape[1])
+            split = cells.view(count, width, -1, size).transpose(1, 2)
+            begin = 0
+            for d in made:
+                split[:, begin : begin + d.shape[1]] = d
+                begin += d.shape[1]
             if block.flat is not None:
-                cells = cells.index_select(0, block.flat)
-            out[block.begin : block.end] = cells
+                torch.index_select(cells, 0, block.flat, out=to)
         return out
 
-    def _back(
+    def _of_adapter(
         self,
-        matrix: Matrix,
         index: int,
         group: str,
         g: torch.Tensor,
         h: torch.Tensor,
         shrunk: torch.Tensor,
-        wants_h: bool,
-    ) -> tuple[torch.Tensor, Gradients]:
-        """Gradients of h [N, in] and of A and B, given g [N, out]."""
-        columns = matrix.columns
-        if wants_h:
-            extended = g @ matrix.weight
-            d_shrunk = extended[:, columns:]
-            dh = extended[:, :columns]
-            if len(matrix.a):
-                dh = dh + d_shrunk @ matrix.a
-        else:
-            d_shrunk = g @ matrix.weight[:, columns:]
-            dh = h
+        d_shrunk: torch.Tensor,
+    ) -> Gradients:
+        """Gradients of A and B, given that of the projection [N, out] and that of A h [N, R]."""
         adapter = self.matrices.adapter
         if adapter is None:
-            return dh, []
+            return []
         d_a = (d_shrunk.T @ h).float()
         made, at = [], 0
         for pair in adapter.pairs(index, group):
             ranks = slice(at, at + len(pair.a))
-            d_b = (g[:, pair.rows].T @ shrunk[:, ranks]).float().mul_(pair.scale)
-            made += [d_a[ranks], d_b]
+            d_b = (shrunk[ranks] @ g[:, pair.rows]).float().mul_(pair.scale)
+            made += [d_a[ranks], d_b.T]
             at = ranks.stop
-        return dh, made
-
-
-def _project(matrix: Matrix, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[N, out] with the adapter's share, and A h [N, R]."""
-    shrunk = h @ matrix.a.T
-    if not len(matrix.a):
-        return h @ matrix.weight.T, shrunk
-    return torch.cat([h, shrunk], dim=1) @ matrix.weight.T, shrunk
+        return made
 
 
 class LayerFunction(torch.autograd.Function):

@@ -23,6 +23,8 @@ class PairOf:
     rows: slice
     """Rows of the fused matrix it adds to."""
     scale: float
+    names: tuple[str, str]
+    """Of A and B."""
 
 
 class TrainableAdapter:
@@ -52,6 +54,7 @@ class TrainableAdapter:
                 continue
             drawn[module + SUFFIX_A] = _drawn(rank, shape.in_features, init, generator)
             drawn[module + SUFFIX_B] = torch.zeros(shape.out_features, rank)
+        self._pairs: dict[tuple[int, str], list[PairOf]] = {}
         self.tensors: dict[str, torch.Tensor] = {}
         self.flat: dict[str, torch.Tensor] = {}
         """All A and all B, each as one float32 vector with a gradient to match."""
@@ -69,15 +72,31 @@ class TrainableAdapter:
 
     def pairs(self, layer: int, group: str) -> list[PairOf]:
         """The pairs that add to a fused projection."""
+        if (known := self._pairs.get((layer, group))) is not None:
+            return known
         found, at = [], 0
         for projection in FUSED[group]:
             module = module_path(layer, projection)
             rows = self.card.modules[module].out_features
             if module + SUFFIX_A in self.tensors:
                 a, b = self.tensors[module + SUFFIX_A], self.tensors[module + SUFFIX_B]
-                found.append(PairOf(a, b, slice(at, at + rows), self.scale))
+                names = (module + SUFFIX_A, module + SUFFIX_B)
+                found.append(PairOf(a, b, slice(at, at + rows), self.scale, names))
             at += rows
+        self._pairs[layer, group] = found
         return found
+
+    @torch.no_grad()
+    def rounded(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """A, and B scaled, by name, in another type."""
+        made = {}
+        for suffix, scale in ((SUFFIX_A, 1.0), (SUFFIX_B, self.scale)):
+            flat, at = (self.flat[suffix] * scale).to(dtype), 0
+            for name, tensor in self.tensors.items():
+                if name.endswith(suffix):
+                    made[name] = flat[at : at + tensor.numel()].view(tensor.shape)
+                    at += tensor.numel()
+        return made
 
     def of_layer(self, layer: int) -> list[torch.Tensor]:
         """A and B of every pair of a layer, group after group."""
@@ -89,6 +108,10 @@ class TrainableAdapter:
         for flat, part in ((a, vector[: a.numel()]), (b, vector[a.numel() :])):
             assert flat.grad is not None
             flat.grad += part
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """The tensors on the CPU, as they are until the next step."""
+        return {k: v.detach().cpu() for k, v in self.tensors.items()}
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """A copy of the tensors on the CPU."""

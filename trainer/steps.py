@@ -36,7 +36,7 @@ class Steps:
     ) -> None:
         self.model, self.adapter, self.prompts = model, adapter, prompts
         self.workers, self.world, self.recompute = workers, world, recompute
-        self.matrices = Matrices(model, adapter)
+        self.matrices = Matrices(model, adapter, recompute=recompute)
 
     def gradients(
         self, objective: Objective[Items], parts: Sequence[Sequence[Items]], weight: float

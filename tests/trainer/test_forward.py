@@ -25,6 +25,7 @@ from trainer.forward import token_losses
 from trainer.frozen import Matrices
 from trainer.lora import TrainableAdapter
 from trainer.packing import pack
+from trainer.passes import TorchPasses, passes_on
 from trainer.prompts import Prompts
 
 CPU = torch.device("cpu")
@@ -178,7 +179,8 @@ def test_bfloat16_gradients_point_the_way_of_float32_ones(
     assert abs(float(rough.norm() / exact.norm()) - 1) < 0.2
 
 
-def test_attention_and_its_gradients_are_torchs() -> None:
+@pytest.mark.parametrize("passes", [TorchPasses(), passes_on("cpu")], ids=["torch", "quickest"])
+def test_attention_and_its_gradients_are_torchs(passes: TorchPasses) -> None:
     generator = torch.Generator().manual_seed(0)
     for length, before in ((5, 0), (7, 4), (600, 0), (300, 20)):
         q = torch.randn(3, 6, length, 16, generator=generator)
@@ -192,9 +194,9 @@ def test_attention_and_its_gradients_are_torchs() -> None:
         expected = torch.nn.functional.scaled_dot_product_attention(
             *leaves, attn_mask=mask, enable_gqa=True
         )
-        torch.testing.assert_close(attend(q, k, v, mask), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(attend(passes, q, k, v, mask), expected, atol=1e-5, rtol=1e-4)
         dq, dk, dv = torch.autograd.grad(expected, leaves, grad)
-        found = attend_backward(grad, q, k, v, mask)
+        found = attend_backward(passes, grad, q, k, v, mask)
         for one, other in zip(found, (dq, dk[:, :, before:], dv[:, :, before:]), strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "training.h"
+
 namespace mbpm {
 
 constexpr int TILE = 16;         // rows of a tile
@@ -104,6 +106,8 @@ struct Kernels {
     float (*round8)(const float* x, int d, int8_t* q);
     // sum of 64-byte words: the read bandwidth probe
     uint64_t (*read)(const uint8_t* data, size_t bytes);
+    const Training<uint16_t>* training;    // on bfloat16
+    const Training<float>* training_wide;  // on float32
 };
 
 // Null where the build has no such instructions, whatever this processor can do.

@@ -411,5 +411,8 @@ static uint64_t read(const uint8_t* data, size_t bytes) {
     return total;
 }
 
-static const Kernels kernels = {ISA,    linear, quantise, rms_norm, swiglu, shrink,
-                                expand, attend, hadamard, round8,   read};
+#include "training_body.h"
+
+static const Kernels kernels = {ISA,    linear,   quantise, rms_norm, swiglu,
+                                shrink, expand,   attend,   hadamard, round8,
+                                read,   &training<uint16_t>, &training<float>};

@@ -347,7 +347,11 @@ Result unpack_rows(Blob tiles, const std::string& format, int rows, int columns,
 
 }  // namespace
 
+void bind_training(nb::module_& m);  // training.cpp
+
 NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // the trainer keeps its passes until the interpreter ends
+    bind_training(m);
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
         for (const Kernels* k : usable_kernels()) names.push_back(k->name);
