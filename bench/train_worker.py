@@ -47,7 +47,7 @@ def _ours(base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:
     from trainer.device import compute_type
     from trainer.distributed import World
     from trainer.lora import TrainableAdapter
-    from trainer.memory import plan, resident, trim
+    from trainer.memory import hold_no_more, plan, resident
     from trainer.objective import Answers
     from trainer.prompts import Prompts
     from trainer.sizing import sizes_of
@@ -59,7 +59,7 @@ def _ours(base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:
     card = BaseCard.read(base_dir / CARD_FILE)
     file = open_gguf(base_dir / WEIGHTS_FILE)
     model = Model(file, model_config(file), cpu, partial(DequantLinear, device=cpu, dtype=dtype))
-    trim()
+    hold_no_more()
     adapter = TrainableAdapter(card, RANK, ALPHA / RANK, 0, cpu)
     optimizer = torch.optim.AdamW(adapter.flat.values(), lr=RATE, weight_decay=0.0)
     workers = Workers(threads)

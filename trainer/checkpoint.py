@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from specs.errors import DoesNotFitError, UsageError
 from specs.model import load_json
@@ -60,10 +60,13 @@ def write(file: Path, tensors: dict[str, torch.Tensor], progress: Progress) -> N
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    data = save(tensors, metadata={"progress": json.dumps(asdict(progress))})
+    header = _header(tensors, {"progress": json.dumps(asdict(progress))})
+    size = len(header) + sum(t.nbytes for t in tensors.values())
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            stream.write(header)
+            for tensor in tensors.values():  # one after another: a whole copy would count
+                stream.write(memoryview(tensor.contiguous().numpy()).cast("B"))
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
@@ -71,12 +74,26 @@ def write(file: Path, tensors: dict[str, torch.Tensor], progress: Progress) -> N
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DoesNotFitError(
-            f"no space for the checkpoint {file} ({megabytes(len(data))}) after step "
+            f"no space for the checkpoint {file} ({megabytes(size)}) after step "
             f"{progress.step}; the one before is as it was",
             hint="free some space and give the same command again: it goes on from that checkpoint",
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _header(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """What a safetensors file of float32 tensors on the CPU begins with."""
+    entries: dict[str, object] = {"__metadata__": metadata}
+    at = 0
+    for name, tensor in tensors.items():
+        assert tensor.dtype == torch.float32
+        end = at + tensor.nbytes
+        entries[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read(file: Path) -> bytes:
@@ -115,7 +132,7 @@ def optimizer_tensors(
     adapter: TrainableAdapter, optimizer: torch.optim.AdamW
 ) -> dict[str, torch.Tensor]:
     """The adapter's values and AdamW's two moments, by name."""
-    tensors = adapter.snapshot()
+    tensors = adapter.values()
     for name, flat in adapter.flat.items():
         state = optimizer.state[flat]
         tensors[f"first{name}"] = state["exp_avg"].cpu()

@@ -304,7 +304,7 @@ class _Fit(Generic[Items]):
         p.stale += 1
         if p.best_loss is None or loss < p.best_loss:
             p.best_loss, p.best_step, p.stale = loss, p.step, 0
-            self._save(BEST, self.adapter.snapshot())
+            self._save(BEST, self.adapter.values())
         return loss
 
     def _not_a_number(self, what: str, step: int) -> NotANumberError:

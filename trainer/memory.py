@@ -22,6 +22,9 @@ CHUNK = 2048
 """Prompt tokens read at once by a worker, padding included."""
 OTHER = 64 << 20
 """Bytes for everything too small to count: tensors of indices, the allocator's own, threads."""
+MAPPED, KEPT = 1 << 20, 16 << 20
+"""Bytes from which on a tensor is mapped by itself, and those that stay for smaller ones."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -191,12 +194,19 @@ def option(count: int) -> str:
     return f"`--memory {megabytes(count).replace(' ', '')}`"
 
 
-def trim() -> None:
-    """Give back what the C library keeps of freed memory; after loading that is a good deal."""
+def hold_no_more() -> None:
+    """Have the C library give freed memory back at once, now and from now on.
+
+    By itself it keeps what a thread freed for that thread, and maps large tensors less and less:
+    what a process holds is then more than what it uses, by an amount that nobody can plan with.
+    """
     import ctypes
 
     with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, MAPPED)
+        library.mallopt(_M_TRIM_THRESHOLD, KEPT)
+        library.malloc_trim(0)
 
 
 def resident(device: torch.device) -> int:

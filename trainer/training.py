@@ -29,7 +29,7 @@ from trainer.data.example import Example, Message
 from trainer.device import compute_type
 from trainer.distributed import World
 from trainer.loop import NotANumberError, Resources, Result, StepReport, fit
-from trainer.memory import trim
+from trainer.memory import hold_no_more
 from trainer.objective import Answers, Objective, Pair, Preference
 from trainer.prompts import Prompts
 from trainer.steps import Steps
@@ -186,7 +186,7 @@ def prepare(
     file = open_gguf(weights)
     make = partial(DequantLinear, device=device, dtype=compute_type(device))
     model = Model(file, model_config(file), device, make)
-    trim()
+    hold_no_more()
     draw = random.Random(config.seed)
     if not prefers([*training, *held_out], config):
         rows, watched = (
