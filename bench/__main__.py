@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from bench.curve import curve
 from bench.engines import ENGINES, PRECISIONS, default_engine
 from bench.index import index
 from bench.inference import BASE, Setting, decode, mixed, prefill
@@ -28,7 +29,7 @@ ENGINE_BENCHES = {
     "mixed": mixed,
     "quality": quality,
 }
-NAMES = ("startup", *ENGINE_BENCHES, "memory", "transfer", "index", "train")
+NAMES = ("startup", *ENGINE_BENCHES, "memory", "transfer", "index", "train", "curve")
 MIN_ROUNDS = 5
 
 
@@ -60,6 +61,11 @@ def run(options: argparse.Namespace) -> Report:
             "`make demo`",
         )
     base_dir = opened.base_dir(installed)
+    if options.name == "curve":
+        found = real_rows(state, base_dir)
+        if found is None:
+            raise NotFoundError("the data of the recipe `medical` cannot be had")
+        return curve(base_dir, options.base, found)
     if options.name == "train":
         rows = real_rows(state, base_dir) if options.base == BASE else None
         return train(base_dir, options.base, rounds, rows)
