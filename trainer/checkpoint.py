@@ -66,7 +66,7 @@ def write(file: Path, tensors: dict[str, torch.Tensor], progress: Progress) -> N
         with temporary.open("wb") as stream:
             stream.write(header)
             for tensor in tensors.values():  # one after another: a whole copy would count
-                stream.write(memoryview(tensor.contiguous().numpy()).cast("B"))
+                stream.write(tensor.contiguous().numpy().data)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)

@@ -15,6 +15,8 @@ import torch
 
 from runtime.engine import ModelConfig
 from specs.errors import DoesNotFitError
+from trainer.head import rows_at_once
+from trainer.passes import EXACT_ROWS
 
 SMALLEST_PART = 256
 """Tokens of a part below which running layers twice is cheaper than more parts."""
@@ -92,8 +94,8 @@ def fixed_bytes(s: Sizes) -> int:
     layer = c.hidden_size * (qkv + c.heads * c.head_dim + 3 * c.ffn_size)
     matrices = 2 * layer * s.item * 11 // 10
     head = c.vocab_size * c.hidden_size * s.item
-    logits = s.workers * c.vocab_size * (128 * s.item + 3 * 16 * 4)
-    optimizer = s.parameters * 4 * (5 + 2 * s.workers)
+    logits = s.workers * c.vocab_size * (rows_at_once(c.vocab_size) * s.item + 3 * EXACT_ROWS * 4)
+    optimizer = s.parameters * (4 * (5 + 2 * s.workers) + s.item)
     queries = min(s.row_tokens, 256)
     scores = s.workers * 4 * s.item * max(1 << 20, c.heads * queries * s.row_tokens)
     return s.resident + matrices + head + logits + optimizer + scores + reading_bytes(s) + OTHER
