@@ -52,7 +52,7 @@ def print_alone(out: Output, measured: Iterable[Alone]) -> None:
 
 def routing_lines(routing: RoutingEval) -> list[str]:
     """How a pack is told from others, in words."""
-    from trainer.statistics import wilson
+    from specs.shares import wilson
 
     own = wilson(routing.recall, routing.own_rows)
     others = wilson(routing.false_fires, routing.background_rows)

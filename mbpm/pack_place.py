@@ -33,8 +33,11 @@ class PackPlace:
 
 
 @contextlib.contextmanager
-def opened(state: State, name: str) -> Iterator[PackPlace]:
+def opened(state: State, name: str, *, measuring: bool = False) -> Iterator[PackPlace]:
     """The pack called `name`, or the one in the folder or archive of that path.
+
+    Args:
+        measuring: Evals in a folder may be of another adapter, since they are made again.
 
     Raises:
         NotFoundError: there is none.
@@ -59,7 +62,7 @@ def opened(state: State, name: str) -> Iterator[PackPlace]:
         if path.is_dir():
             from registry_index.packing import build_manifest
 
-            manifest, files = build_manifest(path)
+            manifest, files = build_manifest(path, measuring=measuring)
             for file, source in files.items():
                 shutil.copyfile(source, place / file)
             folder, gates = path, read_pack_toml(path).gates

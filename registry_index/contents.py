@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 _CHUNK_ELEMENTS = 1 << 20
 
 
-def check_contents(manifest: Manifest, files: Mapping[str, Path]) -> Evals:
+def check_contents(
+    manifest: Manifest, files: Mapping[str, Path], *, measuring: bool = False
+) -> Evals:
     """Check everything that needs no base: headers, finite tensors, passages, evals that agree.
 
     Args:
         manifest: What the pack claims to be.
         files: File name in the pack -> where its bytes are; digests are the caller's business.
+        measuring: Its evals may be of another adapter, since they are about to be made again.
 
     Returns:
         The pack's evals.
@@ -45,7 +48,13 @@ def check_contents(manifest: Manifest, files: Mapping[str, Path]) -> Evals:
         check_tensors(files[name])
     if KNOWLEDGE_FILE in files:
         check_knowledge(files[KNOWLEDGE_FILE], manifest.blob(KNOWLEDGE_FILE).size)
-    return _check_evals(manifest, files[EVALS_FILE])
+    evals = _check_evals(manifest, files[EVALS_FILE])
+    if not measuring and evals.subject and (other := evals.subject.difference(manifest)):
+        raise IntegrityError(
+            f"{files[EVALS_FILE]}: its figures are of {other}",
+            hint="`mbpm eval FOLDER --save`, of the folder the pack is made in, measures it again",
+        )
+    return evals
 
 
 def prove_attach(manifest: Manifest, files: Mapping[str, Path], card: BaseCard) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from specs.evals import Evals, Metric, OffDomain, RoutingEval
 from specs.pack_toml import Gates
+from specs.shares import wilson
 
 MIN_GROUPS = 2
 """A bootstrap over fewer groups has no interval."""
@@ -12,6 +13,8 @@ MIN_GROUPS = 2
 def failed_gates(evals: Evals, gates: Gates) -> list[str]:
     """The gates that evals fail, in words with the numbers; empty when they pass all."""
     failed = _gain(evals.metrics[0], gates) if evals.metrics else ["nothing was measured of it"]
+    if evals.metrics and evals.subject is None:
+        failed.append("its figures do not say of which adapter and routing card they are")
     if evals.routing is None:
         failed.append("nothing was measured of its routing")
     else:
@@ -28,7 +31,9 @@ def told_gates(evals: Evals, gates: Gates) -> list[str]:
     where the author set laxer bounds."""
     defaults = Gates()
     strictest = {
-        name: (max if name == "min_gain" else min)(getattr(gates, name), getattr(defaults, name))
+        name: (max if name.startswith("min_") else min)(
+            getattr(gates, name), getattr(defaults, name)
+        )
         for name in Gates.model_fields
     }
     return failed_gates(evals, Gates(**strictest))
@@ -36,7 +41,8 @@ def told_gates(evals: Evals, gates: Gates) -> list[str]:
 
 def unmeasured(evals: Evals) -> bool:
     """Whether evals lack what a gate looks at."""
-    return not evals.metrics or evals.routing is None or evals.off_domain is None
+    parts = (evals.metrics, evals.subject, evals.routing, evals.off_domain)
+    return not all(parts)
 
 
 def _gain(main: Metric, gates: Gates) -> list[str]:
@@ -63,18 +69,32 @@ def _gain(main: Metric, gates: Gates) -> list[str]:
 
 def _routing(routing: RoutingEval, gates: Gates) -> list[str]:
     failed = []
+    if routing.own_rows == 0:
+        failed.append("its routing was measured on no questions of its own")
+    else:
+        low, high = wilson(routing.recall, routing.own_rows)
+        if low < gates.min_recall:
+            failed.append(
+                f"the router gives it only {routing.recall:.1%} of {routing.own_rows} held-out "
+                f"questions of its own ({low:.1%} to {high:.1%}, must begin at "
+                f"{gates.min_recall:.1%} or above)"
+            )
     if routing.background_rows == 0:
         failed.append("its routing was measured on no general prompts")
-    if routing.false_fires > gates.max_false_fires:
-        failed.append(
-            f"the router gives it {routing.false_fires:.1%} of {routing.background_rows} general "
-            f"prompts (at most {gates.max_false_fires:.1%} is its share)"
-        )
+    else:
+        low, high = wilson(routing.false_fires, routing.background_rows)
+        if high > gates.max_false_fires:
+            failed.append(
+                f"the router gives it {routing.false_fires:.1%} of {routing.background_rows} "
+                f"general prompts ({low:.1%} to {high:.1%}, must end at "
+                f"{gates.max_false_fires:.1%} or below)"
+            )
     for other in routing.others or ():
-        if other.share > gates.max_taken:
+        low, high = wilson(other.share, other.rows)
+        if low > gates.max_taken:
             failed.append(
                 f"it takes {other.share:.1%} of {other.rows} questions of the pack `{other.pack}` "
-                f"(at most {gates.max_taken:.1%} is its share)"
+                f"({low:.1%} to {high:.1%}, must begin at {gates.max_taken:.1%} or below)"
             )
     return failed
 
@@ -83,16 +103,28 @@ def _harm(off: OffDomain, gates: Gates) -> list[str]:
     failed = []
     if not off.identical:
         failed.append("with it loaded and not active the base gave other logits than without it")
-    if off.routed.mean > gates.max_kl:
+    for moved, bound, where in (
+        (off.routed, gates.max_kl, "where the router decides"),
+        (off.active, gates.max_active_kl, "with it active on all of them"),
+    ):
+        if moved.mean > bound:
+            failed.append(
+                f"it moves the base by {moved.mean:.3g} nats per token on {off.prompts} general "
+                f"prompts {where} (at most {bound:.3g})"
+            )
+    routed, active = off.suite_routed, off.suite_active
+    if routed.gain_low < -gates.max_general_loss:
         failed.append(
-            f"it moves the base by {off.routed.mean:.3g} nats per token on {off.prompts} general "
-            f"prompts where the router decides (at most {gates.max_kl:.3g})"
+            f"on general questions it may lose {-routed.gain_low:.1%} of accuracy where the router "
+            f"decides ({_change(routed)}; at most {gates.max_general_loss:.1%})"
         )
-    suite = off.suite_routed
-    if suite.gain_low < -gates.max_general_loss:
+    if active.gain_high < -gates.max_active_loss:
         failed.append(
-            f"on general questions it may lose {-suite.gain_low:.1%} of accuracy where the router "
-            f"decides ({suite.base:.1%} -> {suite.pack:.1%}, {suite.rows} rows; at most "
-            f"{gates.max_general_loss:.1%})"
+            f"on general questions it loses at least {-active.gain_high:.1%} of accuracy with it "
+            f"active on all of them ({_change(active)}; at most {gates.max_active_loss:.1%})"
         )
     return failed
+
+
+def _change(suite: Metric) -> str:
+    return f"{suite.base:.1%} -> {suite.pack:.1%}, {suite.rows} rows"

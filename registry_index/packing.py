@@ -16,12 +16,15 @@ _LEFTOVER_FOLDERS = frozenset(["checkpoints", "evaluation"])
 _LEFTOVER_SUFFIXES = frozenset([".png", ".svg", SUFFIX])
 
 
-def build_manifest(folder: Path) -> tuple[Manifest, dict[str, Path]]:
+def build_manifest(folder: Path, *, measuring: bool = False) -> tuple[Manifest, dict[str, Path]]:
     """Check a pack folder and describe it.
 
     The folder holds pack.toml and the files of `specs.manifest.PACK_FILES`. What work on a pack
     leaves beside them (`checkpoints/`, `evaluation/`, pictures, archives, hidden files) is not part
     of it; anything else is refused, so that nothing is forgotten silently.
+
+    Args:
+        measuring: As in `registry_index.contents.check_contents`.
 
     Returns:
         The manifest, and file name in the pack -> file in the folder. The attach proof needs a
@@ -36,7 +39,7 @@ def build_manifest(folder: Path) -> tuple[Manifest, dict[str, Path]]:
     values = {name: getattr(described, name) for name in PackDescription.model_fields}
     blobs = tuple(Blob.of_file(files[name], name) for name in sorted(files))
     manifest = Manifest(**values, blobs=blobs)
-    check_contents(manifest, files)
+    check_contents(manifest, files, measuring=measuring)
     return manifest, files
 
 

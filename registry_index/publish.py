@@ -31,7 +31,8 @@ from specs.versions import Version
 
 _ANYWAY = "publish it anyway with `--force`; the index will say so"
 _HOW_TO_PASS = (
-    f"train it on more or cleaner data, raise a bound under `[gates]` in pack.toml, or {_ANYWAY}"
+    "train it on more or cleaner data, import it with `--data` so that its routing is calibrated, "
+    f"relax a bound under `[gates]` in pack.toml, or {_ANYWAY}"
 )
 
 

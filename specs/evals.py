@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from specs.manifest import ADAPTER_FILE, ROUTING_FILE, AdapterInfo, Manifest
 from specs.model import Contract
 from specs.names import Name, Sha256
 
@@ -92,6 +93,39 @@ class OffDomain(Contract):
     """The same where the router decides."""
 
 
+class Subject(Contract):
+    """What figures are of: other bytes, or the same ones applied otherwise, have other figures."""
+
+    weights: Sha256
+    """Of the pack's adapter.safetensors."""
+    routing: Sha256
+    """Of its routing.safetensors."""
+    adapter: AdapterInfo
+    """How the adapter was applied."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Subject:
+        """What figures of a pack have to be of."""
+        return cls(
+            weights=manifest.blob(ADAPTER_FILE).sha256,
+            routing=manifest.blob(ROUTING_FILE).sha256,
+            adapter=manifest.adapter,
+        )
+
+    def difference(self, manifest: Manifest) -> str | None:
+        """In which way a pack is another than this one, in words; None where it is not."""
+        own = Subject.of(manifest)
+        if self.weights != own.weights:
+            return f"another adapter (sha256 {self.weights[:12]}, not {own.weights[:12]})"
+        if self.routing != own.routing:
+            return f"another routing card (sha256 {self.routing[:12]}, not {own.routing[:12]})"
+        for name in AdapterInfo.model_fields:
+            then, now = getattr(self.adapter, name), getattr(own.adapter, name)
+            if then != now:
+                return f"the adapter with `{name}` {then}, not {now}"
+        return None
+
+
 class Evals(Contract):
     """The evaluation record of one pack. The first metric, where there is one, is the main one."""
 
@@ -106,3 +140,7 @@ class Evals(Contract):
     routing: RoutingEval | None = None
     off_domain: OffDomain | None = None
     notes: tuple[str, ...] = ()
+    subject: Subject | None = None
+    """What was measured; None: nobody knows, as of records made before this was kept."""
+
+    _late: ClassVar[tuple[str, ...]] = ("subject",)

@@ -29,10 +29,19 @@ class Gates(Contract):
     max_general_loss: ShareBound = 0.05
     """Accuracy the general suite may lose where the router decides, at the far end of the interval
     (0.05: five points)."""
-    max_false_fires: ShareBound = 0.05
-    """Share of general prompts that the router may give to the pack."""
-    max_taken: ShareBound = 0.2
-    """Share of any other installed pack's questions that the router may give to it."""
+    max_active_kl: Bound = 2.0
+    """The same with the pack active on every one of those prompts."""
+    max_active_loss: ShareBound = 0.05
+    """Accuracy the general suite may lose with the pack active on every question, at the near end
+    of the interval."""
+    min_recall: ShareBound = 0.25
+    """Share of its own held-out questions that the router must give to it, at the interval's lower
+    end."""
+    max_false_fires: ShareBound = 0.08
+    """Share of general prompts that the router may give to it, at the interval's upper end."""
+    max_taken: ShareBound = 0.1
+    """Share of any other installed pack's questions that the router may give to it, at the
+    interval's lower end: how many there are is not in its hands."""
 
 
 class PackToml(PackDescription):

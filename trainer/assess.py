@@ -13,7 +13,7 @@ from runtime.router import PackRouting
 from runtime.tokenizer import Tokenizer
 from runtime.torch_engine import TorchEngine
 from specs.base_card import WEIGHTS_FILE
-from specs.evals import Evals, RoutingEval
+from specs.evals import Evals, RoutingEval, Subject
 from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
 from trainer.data.example import Example
 from trainer.data.general_suite import general_suite
@@ -75,7 +75,7 @@ def assess(
     notes: Sequence[str] = (),
     tasks: Sequence[Measured] = (),
 ) -> Evals:
-    """The evaluation record of a pack.
+    """The evaluation record of a pack; whose it is, who knows its files has to add.
 
     Args:
         setting: Its second system is the pack.
@@ -137,7 +137,7 @@ def assess_pack(
         own_questions(rows, options.seed),
         others_installed(installed, whitening, manifest.name),
     )
-    return assess(
+    evals = assess(
         setting,
         witness,
         rows,
@@ -149,6 +149,7 @@ def assess_pack(
         notes=(*notes, *fewer),
         tasks=_tasks(setting, options, watch),
     )
+    return evals.model_copy(update={"subject": Subject.of(manifest)})
 
 
 def assess_base(

@@ -134,8 +134,8 @@ def make_pack(
     canaries = record(engine, chat, canary_prompts(held_out), info.activation, slot)
     described = spec.of(card, info, canaries)
     write_held_out(output, held_out, training, notes)
-    write_pack_folder(output, described, shipped, routing.save(), evals, passages)
-    return Made(described, evals)
+    written = write_pack_folder(output, described, shipped, routing.save(), evals, passages)
+    return Made(described, written)
 
 
 def _notes(watched: int, looks: int) -> tuple[str, ...]:

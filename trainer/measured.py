@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specs.evals import Metric
+from specs.shares import wilson
 from trainer.statistics import (
     bootstrap,
     group_index,
@@ -17,7 +18,6 @@ from trainer.statistics import (
     interval,
     mcnemar_test,
     sign_flip_test,
-    wilson,
 )
 
 F64 = npt.NDArray[np.float64]

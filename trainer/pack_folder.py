@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 from specs.base_card import BaseCard
-from specs.evals import Evals, Metric
+from specs.evals import Evals, Metric, Subject
 from specs.knowledge import Passage
 from specs.manifest import (
     ADAPTER_FILE,
@@ -65,14 +66,24 @@ def write_pack_folder(
     routing: bytes,
     evals: Evals,
     passages: Sequence[Passage] = (),
-) -> None:
+) -> Evals:
     """Write every file of an author's pack folder; `pack.toml` comes last and makes it one.
 
     What an earlier run left there and this one does not write is removed.
+
+    Returns:
+        The evals as they were written: with what they are of.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    weights = save(adapter)
+    subject = Subject(
+        weights=hashlib.sha256(weights).hexdigest(),
+        routing=hashlib.sha256(routing).hexdigest(),
+        adapter=pack.adapter,
+    )
+    evals = evals.model_copy(update={"subject": subject})
     files = {
-        ADAPTER_FILE: save(adapter),
+        ADAPTER_FILE: weights,
         ROUTING_FILE: routing,
         EVALS_FILE: evals.canonical(),
         README_FILE: card_text(pack, evals).encode(),
@@ -85,6 +96,7 @@ def write_pack_folder(
     else:
         (folder / KNOWLEDGE_FILE).unlink(missing_ok=True)
     _write(folder, files)
+    return evals
 
 
 def write_evals(folder: Path, pack: PackToml, evals: Evals) -> None:

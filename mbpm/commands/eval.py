@@ -146,10 +146,12 @@ def _pack(
     from mbpm.measured import print_evals, verdict
     from mbpm.parts import Parts
     from registry_index.gates import failed_gates
+    from specs.evals import Evals
+    from specs.manifest import EVALS_FILE
     from trainer.assess import assess_pack
 
     out, home = state.out, state.home
-    with opened(state, name) as subject:
+    with opened(state, name, measuring=True) as subject:
         if save and subject.folder is None:
             raise UsageError(
                 f"`{name}` is no pack folder, and what is published or installed never changes",
@@ -167,6 +169,10 @@ def _pack(
         if subject.folder is not None and save:
             _save(subject.folder, evals)
             out.note(f"kept in {subject.folder}")
+        elif subject.folder is not None and Evals.read(subject.folder / EVALS_FILE) != evals:
+            out.hint(
+                "`--save` keeps this in the folder; `mbpm publish` looks at what is kept there"
+            )
     if picture is not None:
         from trainer.picture import draw
 

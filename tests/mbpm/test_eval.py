@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from registry_index.packing import build_manifest
 from registry_index.publish import publish_base
@@ -85,6 +87,22 @@ def test_save_keeps_it_in_the_folder_and_draws_it(world: tuple[Cli, Path], pack:
     assert "KL to the base" in result.out
     assert "95 % interval" in result.out
     build_manifest(pack)  # the picture and the rows are in nobody's way
+
+
+def test_figures_of_another_adapter_are_refused_and_made_again(
+    world: tuple[Cli, Path], pack: Path, tmp_path: Path
+) -> None:
+    cli, _ = world
+    tensors = load_file(pack / "adapter.safetensors")
+    save_file({n: t * np.float16(0.5) for n, t in tensors.items()}, pack / "adapter.safetensors")
+    for command in (("pack",), ("publish", "--registry", tmp_path / "registry", "--force")):
+        refused = cli(command[0], pack, *command[1:])
+        assert refused.code == 5
+        assert "its figures are of another adapter" in refused.err
+        assert "--save` keeps" not in refused.err
+    assert "`--save` keeps this" in cli.ok("eval", pack, "--limit", 4).err
+    cli.ok("eval", pack, "--save")
+    build_manifest(pack)
 
 
 def test_an_archive_and_an_installed_pack(

@@ -167,6 +167,31 @@ def test_evals_measured_on_another_base(tmp_path: Path) -> None:
     refused(folder, "was measured on base c{12}")
 
 
+@pytest.mark.parametrize(
+    ("file", "rule"),
+    [("adapter.safetensors", "another adapter (sha256 "),
+     ("routing.safetensors", "another routing card (sha256 ")],
+)  # fmt: skip
+def test_figures_of_other_bytes(tmp_path: Path, file: str, rule: str) -> None:
+    folder = pack_folder(tmp_path / "p", "legal")
+    other = pack_folder(tmp_path / "other", "tax")
+    (folder / file).write_bytes((other / file).read_bytes())
+    with pytest.raises(IntegrityError) as caught:
+        build_manifest(folder)
+    assert f"{folder / 'evals.json'}: its figures are of {rule}" in caught.value.message
+    assert caught.value.hint is not None
+    assert "`mbpm eval FOLDER --save`" in caught.value.hint
+    build_manifest(folder, measuring=True)
+
+
+def test_figures_of_an_adapter_that_was_applied_otherwise(tmp_path: Path) -> None:
+    folder = pack_folder(tmp_path / "p", "legal")
+    text = (folder / "pack.toml").read_text("utf-8")
+    (folder / "pack.toml").write_text(text.replace("alpha = 4.0", "alpha = 8.0"), "utf-8")
+    with pytest.raises(IntegrityError, match=r"the adapter with `alpha` 4\.0, not 8\.0"):
+        build_manifest(folder)
+
+
 def test_a_blob_that_changed(tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(b"abc")

@@ -46,8 +46,8 @@ from tests.support.packs import (
     tiny_base,
 )
 
-WRITES = 5
-"""What a second version of a test pack writes: adapter, routing, manifest, mark and index."""
+WRITES = 6
+"""What a second version of a test pack writes: adapter, routing, evals, manifest, mark, index."""
 SUMMARY_WRITES = 2
 """And then: a page and the root."""
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -204,14 +204,14 @@ def test_no_gain_is_refused_unless_forced_and_recorded(
 def test_what_was_not_measured_is_refused_with_the_way_to_measure_it(
     tmp_path: Path, root: Path
 ) -> None:
-    bare = evals("legal").model_copy(update={"routing": None, "off_domain": None})
+    bare = evals("legal").model_copy(update={"routing": None, "off_domain": None, "subject": None})
     folder = pack_folder(tmp_path / "p", "legal", files={"evals.json": bare.canonical()})
     with pytest.raises(GateError, match="nothing was measured of its routing") as caught:
         published(folder, root)
     assert f"`mbpm eval {folder} --save`" in str(caught.value.hint)
-    assert len(caught.value.details["failed"]) == 2  # type: ignore[arg-type]
+    assert len(caught.value.details["failed"]) == 3  # type: ignore[arg-type]
     published(folder, root, force=True)
-    assert len(Registry(root).lines("legal")[0].forced) == 2
+    assert len(Registry(root).lines("legal")[0].forced) == 3
 
 
 def test_force_says_nothing_where_nothing_failed(tmp_path: Path, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli
 import tomli_w
 from safetensors.numpy import save_file
 
@@ -16,7 +18,8 @@ from registry_index.packing import build_manifest
 from registry_index.publish import Release, check_release, publish, publish_base
 from specs.base_card import WEIGHTS_FILE, BaseBlob, BaseCard, ModuleShape
 from specs.blobs import Blob, FileSource, Source
-from specs.evals import Divergence, Evals, Metric, OffDomain, RoutingEval
+from specs.evals import Divergence, Evals, Metric, OffDomain, RoutingEval, Subject
+from specs.manifest import AdapterInfo
 
 FINGERPRINT = "b" * 64
 MODULES = {
@@ -93,6 +96,9 @@ def evals(domain: str, *, fingerprint: str = FINGERPRINT, **changes: Any) -> Eva
         metrics=(Metric(**(values | changes)),),
         routing=RoutingEval(recall=0.95, false_fires=0.02, own_rows=50, background_rows=100),
         off_domain=off_domain(),
+        subject=Subject(
+            weights="0" * 64, routing="0" * 64, adapter=AdapterInfo(**pack_toml(domain)["adapter"])
+        ),
     )
 
 
@@ -169,12 +175,27 @@ def pack_folder(
     )
     prototypes = np.random.default_rng(seed).standard_normal((4, 16)).astype(np.float32)
     save_file({"prototypes": prototypes}, folder / "routing.safetensors")
-    (folder / "evals.json").write_bytes(measured.canonical())
     (folder / "README.md").write_text(f"# {name}\n")
     (folder / "pack.toml").write_bytes(tomli_w.dumps(described).encode())
     for path, data in (files or {}).items():
         (folder / path).write_bytes(data)
+    if "evals.json" not in (files or {}):
+        write_evals(folder, measured)
     return folder
+
+
+def write_evals(folder: Path, measured: Evals) -> None:
+    """Write evals as being of the files that lie in a pack folder."""
+    digests = [
+        hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        for file in ("adapter.safetensors", "routing.safetensors")
+    ]
+    described = tomli.loads((folder / "pack.toml").read_text("utf-8"))
+    subject = Subject(
+        weights=digests[0], routing=digests[1], adapter=AdapterInfo(**described["adapter"])
+    )
+    measured = measured.model_copy(update={"subject": subject})
+    (folder / "evals.json").write_bytes(measured.canonical())
 
 
 def published(folder: Path, root: Path, *, force: bool = False) -> Release:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specs.errors import UsageError
+from specs.shares import wilson
 from trainer.statistics import (
     bootstrap,
     group_index,
@@ -18,7 +19,6 @@ from trainer.statistics import (
     interval,
     mcnemar_test,
     sign_flip_test,
-    wilson,
 )
 
 numbers = st.floats(-100, 100, allow_nan=False, width=32)
