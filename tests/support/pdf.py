@@ -45,6 +45,11 @@ def make_pdf(
         root += f" /Outlines {top} 0 R"
     objects[0] = f"<< {root} >>"
     info = add(f"<< /Title ({_escaped(title)}) >>")
+    return assemble(objects, f"/Info {info} 0 R")
+
+
+def assemble(objects: Sequence[str], trailer: str = "") -> bytes:
+    """A PDF of numbered objects, the first of which is the catalogue."""
     out, places = "%PDF-1.4\n", []
     for number, body in enumerate(objects, 1):
         places.append(len(out))
@@ -53,7 +58,7 @@ def make_pdf(
     size = len(objects) + 1
     return (
         f"{out}xref\n0 {size}\n0000000000 65535 f \n{table}"
-        f"trailer\n<< /Size {size} /Root 1 0 R /Info {info} 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
+        f"trailer\n<< /Size {size} /Root 1 0 R {trailer} >>\nstartxref\n{len(out)}\n%%EOF\n"
     ).encode("ascii")
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specs.errors import UsageError
-from tests.support.pdf import make_pdf
+from tests.support.pdf import assemble, make_pdf
+from trainer.data import markup
 from trainer.data.markup import Section, read_document, read_html
 from trainer.data.reading import read_dataset
 
@@ -126,6 +127,39 @@ def test_an_encrypted_pdf(tmp_path: Path) -> None:
         read_document(file, "lease.pdf", ".pdf")
 
 
+def doubling_pdf(levels: int) -> bytes:
+    """A page that shows a form, which shows the next one twice, and so on."""
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R "
+        "/Resources << /XObject << /X 5 0 R >> >> >>",
+        "<< /Length 5 >>\nstream\n/X Do\nendstream",
+    ]
+    for level in range(levels):
+        inner = f"/Resources << /XObject << /X {level + 6} 0 R >> >>" if level < levels - 1 else ""
+        objects.append(
+            f"<< /Type /XObject /Subtype /Form /BBox [0 0 9 9] {inner} /Length 11 >>\n"
+            "stream\n/X Do /X Do\nendstream"
+        )
+    return assemble(objects)
+
+
+def test_a_pdf_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(markup, "PDF_PAGE_SECONDS", 1.0)
+    file = tmp_path / "lease.pdf"
+    file.write_bytes(doubling_pdf(40))
+    with pytest.raises(UsageError) as caught:
+        read_document(file, "lease.pdf", ".pdf")
+    assert caught.value.message == "lease.pdf: page 1 of 1 takes longer than 1 s to read"
+    assert "`pdftotext`" in str(caught.value.hint)
+    monkeypatch.setattr(markup, "PDF_PAGE_SECONDS", 60.0)
+    monkeypatch.setattr(markup, "PDF_SECONDS", 1.0)
+    with pytest.raises(UsageError, match=r"lease\.pdf: takes longer than 1 s to read"):
+        read_document(file, "lease.pdf", ".pdf")
+
+
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 800), st.binary(max_size=6))
 def test_a_damaged_pdf_is_read_or_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, at: int, noise: bytes

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import re
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
-MAX_PDF_PAGES = 5000
+PDF_PROGRAM = Path(__file__).with_name("pdf_text.py")
+PDF_PAGE_SECONDS, PDF_SECONDS = 20.0, 900.0
+"""What a page may take to read, and a whole file."""
 MAX_HTML_DEPTH = 200
 TEXT_SUFFIXES = frozenset([".txt", ".text"])
 MARKDOWN_SUFFIXES = frozenset([".md", ".markdown"])
@@ -197,49 +202,48 @@ def read_pdf(file: Path, name: str) -> Document:
     Words hyphenated at the end of a line are joined, and lines that most pages repeat are dropped.
 
     Raises:
-        UsageError: it is damaged, encrypted, too long, or holds no text.
+        UsageError: it is damaged, encrypted, too long, takes too long, or holds no text.
     """
-    from pypdf import PdfReader
-
-    # what it can mend it mends, and says so at length
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
-    try:
-        with file.open("rb") as stream:
-            reader = PdfReader(stream)
-            if reader.is_encrypted and not reader.decrypt(""):
-                raise UsageError(f"{name}: is encrypted", hint="save a copy without a password")
-            if len(reader.pages) > MAX_PDF_PAGES:
-                raise UsageError(f"{name}: has more than {MAX_PDF_PAGES:,} pages")
-            pages = [page.extract_text().split("\n") for page in reader.pages]
-            headings = _outline(reader, reader.outline)
-            title = str((reader.metadata and reader.metadata.title) or "").strip()
-    except UsageError:
-        raise
-    except Exception as error:  # pypdf raises whatever a damaged file leads it into
-        raise UsageError(
-            f"{name}: is not a readable PDF ({type(error).__name__}: {str(error)[:200]})"
-        ) from None
+    said = _read_apart(file, name)
+    pages: list[list[str]] = [line["page"] for line in said if "page" in line]
     if not any(line.strip() for lines in pages for line in lines):
         raise UsageError(
             f"{name}: holds no text, only pictures", hint="make text of a scan first, by OCR"
         )
-    return Document(title, tuple(_pdf_sections(pages, headings)))
+    headings: dict[int, set[str]] = {}
+    for page, heading in said[-1]["outline"]:
+        headings.setdefault(page, set()).add(normalise(heading))
+    return Document(said[-1]["title"].strip(), tuple(_pdf_sections(pages, headings)))
 
 
-def _outline(reader: Any, items: Any, depth: int = 0) -> dict[int, set[str]]:
-    """Page -> what the outline calls the places on it, normalised."""
-    found: dict[int, set[str]] = {}
-    if depth > 20:
-        return found
-    for item in items:
-        if isinstance(item, list):
-            for page, titles in _outline(reader, item, depth + 1).items():
-                found.setdefault(page, set()).update(titles)
-        else:
-            page = reader.get_destination_page_number(item)
-            if page is not None:
-                found.setdefault(page, set()).add(normalise(str(item.title)))
-    return found
+def _read_apart(file: Path, name: str) -> list[dict[str, Any]]:
+    """What `pdf_text` says of a file, in a process that is ended where it takes too long."""
+    command = [sys.executable, "-B", str(PDF_PROGRAM), str(file.absolute()), str(PDF_PAGE_SECONDS)]
+    nothing = subprocess.DEVNULL
+    with tempfile.TemporaryFile() as out:
+        try:
+            code = subprocess.run(
+                command, stdin=nothing, stdout=out, stderr=nothing, timeout=PDF_SECONDS, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise UsageError(
+                f"{name}: takes longer than {PDF_SECONDS:g} s to read",
+                hint="make text of it first, such as with `pdftotext`, or leave it out",
+            ) from None
+        out.seek(0)
+        said = [json.loads(line) for line in out if line.endswith(b"\n")]
+    last = said[-1] if said else {}
+    if "error" in last:
+        raise UsageError(f"{name}: {last['error']}", hint=last.get("hint"))
+    if "outline" not in last:
+        pages = sum("page" in line for line in said)
+        place = f"page {pages + 1} of {said[0]['pages']}" if said else "its beginning"
+        why = f"takes longer than {PDF_PAGE_SECONDS:g} s to read" if code == 1 else "cannot be read"
+        raise UsageError(
+            f"{name}: {place} {why}",
+            hint="make text of it first, such as with `pdftotext`, or leave it out",
+        )
+    return said
 
 
 def _pdf_sections(pages: Sequence[Sequence[str]], headings: dict[int, set[str]]) -> list[Section]:
