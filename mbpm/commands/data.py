@@ -143,7 +143,8 @@ def _show(out: Output, report: Inspection, files: int, places: int) -> None:
     width = len(f"{report.histogram[-1][1]:,}")
     for start, end, count in report.histogram:
         bar = _bar(count / most)
-        out.line(f"{start:>{width},} to {end - 1:>{width},}  {bar:<{BAR}}  {count:,}".rstrip())
+        last = f" to {end - 1:>{width},}" if end - 1 > start else ""
+        out.line(f"{start:>{width},}{last}  {bar:<{BAR}}  {count:,}".rstrip())
     out.line()
     _repeats(out, "exact repeats", report.exact, "repeats", places)
     _repeats(out, "near repeats", report.near, "is nearly", places)

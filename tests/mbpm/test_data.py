@@ -175,8 +175,8 @@ def test_every_sort_of_row_comes_back(cli: Cli, tmp_path: Path) -> None:
     ("rows", "expected"),
     [
         ([], "is empty"),
-        (pairs(1), "1 examples in 1 groups"),
-        ([{**row, "case": "one"} for row in pairs(50)], "50 examples in 1 groups"),
+        (pairs(1), "1 example in 1 group"),
+        ([{**row, "case": "one"} for row in pairs(50)], "50 examples in 1 group"),
         ([{"prompt": "p", "response": "r"}] * 30, "expected text, found nothing"),
     ],
 )

@@ -71,17 +71,18 @@ def test_a_held_out_prompt_that_training_also_asks_is_dropped() -> None:
 def test_too_few_groups(groups: int) -> None:
     with pytest.raises(UsageError) as caught:
         split_by_group(rows(groups, 40))
-    assert f"{40 * groups} examples in {groups} groups (expected at least 8" in caught.value.message
+    number = "1 group" if groups == 1 else f"{groups} groups"
+    assert f"{40 * groups} examples in {number} (expected at least 8" in caught.value.message
 
 
 def test_too_few_examples_to_train_on() -> None:
-    with pytest.raises(UsageError, match="5 examples beside 4 held-out ones"):
+    with pytest.raises(UsageError, match="5 examples beside 4 held out"):
         split_by_group(rows(9, 1))
 
 
 def test_held_out_data_that_is_all_in_training() -> None:
     data = [example("the same question", f"g{g}") for g in range(100)]
-    with pytest.raises(UsageError, match="0 groups are left after dropping"):
+    with pytest.raises(UsageError, match="0 groups left after dropping"):
         split_by_group(data)
 
 

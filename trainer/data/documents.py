@@ -63,7 +63,7 @@ def read_documents(files: Sequence[DataFile]) -> Iterator[tuple[str, Example]]:
         if not found:
             raise UsageError(
                 f"{file.name}: expected at least two sentences of text, found "
-                f"{file.path.stat().st_size:,} bytes without"
+                f"none to learn from in its {file.path.stat().st_size:,} bytes"
             )
 
 

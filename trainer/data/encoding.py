@@ -37,6 +37,10 @@ def decode(raw: bytes, where: str, *, line: int = 1) -> str:
             raise UsageError(
                 f"{where}: begins as UTF-16 and is something else from byte {start} on"
             ) from None
+        if b"\x00" in raw:
+            raise UsageError(
+                f"{where}: is binary, no text (byte 0x{raw[start]:02x} at position {start})"
+            ) from None
         begin = raw.rfind(b"\n", 0, start) + 1
         number = line + raw.count(b"\n", 0, start)
         raise UsageError(

@@ -74,3 +74,8 @@ def normalise(text: str) -> str:
 def group_of(prompt: str) -> str:
     """The group of a row that names none: the same normalised prompt, the same group."""
     return hashlib.sha256(normalise(prompt).encode()).hexdigest()[:16]
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 group`, `2,000 groups`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

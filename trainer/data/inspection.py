@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trainer.data.example import Example, normalise
+from trainer.data.example import Example, counted, normalise
 from trainer.data.languages import language
 from trainer.data.near import NearIndex
 from trainer.data.secrets import find
@@ -110,9 +110,9 @@ class Inspection:
         least = 2 * MIN_HELD_OUT_GROUPS
         if self.groups < least or self.examples < MIN_TRAIN_EXAMPLES + MIN_HELD_OUT_GROUPS:
             found.append(
-                f"too little to train on and hold some out: {self.examples} examples in "
-                f"{self.groups} groups (expected {MIN_TRAIN_EXAMPLES + MIN_HELD_OUT_GROUPS} in "
-                f"{least} at least)"
+                f"too little to train on and hold some out: {counted(self.examples, 'example')} "
+                f"in {counted(self.groups, 'group')} (expected at least "
+                f"{MIN_TRAIN_EXAMPLES + MIN_HELD_OUT_GROUPS} in {least})"
             )
         repeats = self.exact.count + self.near.count
         if repeats * 10 > self.examples:

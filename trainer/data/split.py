@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specs.errors import UsageError
-from trainer.data.example import Example, normalise
+from trainer.data.example import Example, counted, normalise
 
 MIN_HELD_OUT_GROUPS = 4
 MIN_TRAIN_EXAMPLES = 16
@@ -43,7 +43,8 @@ def split_by_group(examples: Sequence[Example], *, fraction: float = 0.1, seed: 
     places = sorted((position(group, seed), group) for group in {e.group for e in examples})
     if len(places) < 2 * MIN_HELD_OUT_GROUPS:
         raise UsageError(
-            f"too little data to hold some out: {len(examples)} examples in {len(places)} groups "
+            f"too little data to hold some out: {counted(len(examples), 'example')} in "
+            f"{counted(len(places), 'group')} "
             f"(expected at least {2 * MIN_HELD_OUT_GROUPS} groups)",
             hint="rows with the same `group`, or else the same prompt, form one group",
         )
@@ -51,8 +52,8 @@ def split_by_group(examples: Sequence[Example], *, fraction: float = 0.1, seed: 
     train = tuple(e for e in examples if e.group not in held)
     if len(train) < MIN_TRAIN_EXAMPLES:
         raise UsageError(
-            f"too little data to train on: {len(train)} examples beside "
-            f"{len(examples) - len(train)} held-out ones (expected at least {MIN_TRAIN_EXAMPLES})"
+            f"too little data to train on: {counted(len(train), 'example')} beside "
+            f"{len(examples) - len(train):,} held out (expected at least {MIN_TRAIN_EXAMPLES})"
         )
     asked = {prompt_key(e) for e in train}
     rest = [e for e in examples if e.group in held]
@@ -60,7 +61,7 @@ def split_by_group(examples: Sequence[Example], *, fraction: float = 0.1, seed: 
     left = len({e.group for e in kept})
     if left < MIN_HELD_OUT_GROUPS:
         raise UsageError(
-            f"too little held-out data: {left} groups are left after dropping "
+            f"too little held-out data: {counted(left, 'group')} left after dropping "
             f"{len(rest) - len(kept)} of {len(rest)} examples whose prompt is also in training "
             f"(expected at least {MIN_HELD_OUT_GROUPS} groups)"
         )

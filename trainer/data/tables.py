@@ -170,6 +170,13 @@ def _header(cells: list[str], where: str) -> list[str]:
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice is not None:
         raise UsageError(f"{where}: the column `{twice}` stands twice in the header")
+    if any(names) and not (_KNOWN | {"rejected", "messages", "conversations"}) & set(names):
+        found = ", ".join(short(cell.strip()) for cell in cells[:6])
+        raise UsageError(
+            f"{where}: is read as the header, and none of its columns is known: {found}",
+            hint="name them in the first line, such as `prompt,response`; docs/data.md has all "
+            "names",
+        )
     return names
 
 
