@@ -32,8 +32,8 @@ def command(
         typer.Option(
             "--type",
             metavar="TYPE",
-            help="For `merged-gguf`: the type of the matrices that change, F32, F16, Q8_0, Q5_0, "
-            "Q4_1 or Q4_0 [default: Q8_0]",
+            help="For `merged-gguf` and `ollama`: the type of the matrices that change, F32, F16, "
+            "Q8_0, Q5_0, Q4_1 or Q4_0 [default: Q8_0]",
         ),
     ] = None,
     base_model: Annotated[
@@ -47,7 +47,7 @@ def command(
 
     `peft` is an adapter folder as the Hugging Face Hub has them. `gguf` is an adapter that
     llama.cpp loads beside the base (`llama-server --model BASE --lora adapter.gguf`). `merged-gguf`
-    is the whole model with the pack merged into it. `ollama` is a Modelfile with base and adapter
+    is the whole model with the pack merged into it. `ollama` is that with a Modelfile
     (`ollama create NAME -f DIR/Modelfile`).
 
     What was written is read back and its logits compared with the pack's own.
@@ -59,8 +59,8 @@ def command(
     out = state.out
     if to not in FORMATS:
         raise UsageError(f"`--to {to}` is no format (expected {', '.join(FORMATS)})")
-    if kind is not None and to != "merged-gguf":
-        raise UsageError("`--type` goes with `--to merged-gguf`")
+    if kind is not None and to not in ("merged-gguf", "ollama"):
+        raise UsageError("`--type` goes with `--to merged-gguf` and `--to ollama`")
     if base_model is not None and to != "peft":
         raise UsageError("`--base-model` goes with `--to peft`")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,9 @@ from trainer.interchange.peft_folder import read_peft, write_peft
 
 Format = Literal["peft", "gguf", "merged-gguf", "ollama"]
 FORMATS: tuple[Format, ...] = ("peft", "gguf", "merged-gguf", "ollama")
-GGUF_ADAPTER, MERGED, OLLAMA_BASE, MODELFILE = (
-    "adapter.gguf",
-    "merged.gguf",
-    "base.gguf",
-    "Modelfile",
-)
+GGUF_ADAPTER, MERGED, MODELFILE = "adapter.gguf", "merged.gguf", "Modelfile"
+_MERGED_FORMATS = ("merged-gguf", "ollama")
+"""In which the pack acts on every token."""
 _ROUTING = "routing: the other program applies the adapter to every question it is given"
 _SCORES = "evals, recorded answers and the attach proof: they stay in the pack"
 
@@ -86,7 +82,7 @@ def export(
 
     Args:
         pack_dir: where the pack's files are.
-        kind: for `merged-gguf`, the type of the matrices that change.
+        kind: for `merged-gguf` and `ollama`, the type of the matrices that change.
         base_model: for `peft`, what PEFT is to load as the base.
         say: told what is being done.
 
@@ -102,7 +98,7 @@ def export(
     elif to == "merged-gguf":
         files, lost = _merged(pack, folder, kind)
     else:
-        files, lost = _ollama(pack, folder)
+        files, lost = _ollama(pack, folder, kind)
     say("comparing logits")
     return Exported(tuple(files), _compare(pack, to, folder), (_ROUTING, *lost, _SCORES))
 
@@ -145,18 +141,15 @@ def _merged(pack: _Pack, folder: Path, kind: str) -> tuple[list[str], list[str]]
     return [MERGED], lost
 
 
-def _ollama(pack: _Pack, folder: Path) -> tuple[list[str], list[str]]:
-    files, _ = _gguf(pack, folder)
-    shutil.copyfile(pack.file.path, folder / OLLAMA_BASE)
+def _ollama(pack: _Pack, folder: Path, kind: str) -> tuple[list[str], list[str]]:
+    """Merged, because Ollama takes no adapters any more since 0.34.1 (ollama/ollama#14969)."""
+    files, lost = _merged(pack, folder, kind)
     chatml = as_chatml(pack.chat)
-    text = modelfile(
-        OLLAMA_BASE, GGUF_ADAPTER, chatml, pack.card.context_length, pack.manifest.license
-    )
+    text = modelfile(MERGED, chatml, pack.card.context_length, pack.manifest.license)
     (folder / MODELFILE).write_text(text, "utf-8")
-    lost = _activation(pack)
     if chatml is None:
         lost.append("the chat format, which is not ChatML: Ollama guesses one from the GGUF file")
-    return [MODELFILE, OLLAMA_BASE, *files], lost
+    return [MODELFILE, *files], lost
 
 
 def _activation(pack: _Pack) -> list[str]:
@@ -169,11 +162,11 @@ def _compare(pack: _Pack, to: Format, folder: Path) -> Agreement:
     """The pack before, and what was written read back."""
     config = model_config(pack.file)
     prompts = [*(c.prompt for c in pack.manifest.canaries), *PROMPTS]
-    everywhere = to in ("merged-gguf", "ollama")
+    everywhere = to in _MERGED_FORMATS
     asked = questions(pack.chat, prompts, "full" if everywhere else pack.lora.activation)
     own = LoraDelta(pack.lora, pack.card)
     reference = Reference(pack.file)
-    if to == "merged-gguf":
+    if to in _MERGED_FORMATS:
         alone, before = reference.logits(asked, None, own)
         (after,) = Reference(open_gguf(folder / MERGED)).logits(asked, None)
         return agreement(asked, alone, before, after)

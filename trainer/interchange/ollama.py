@@ -1,4 +1,4 @@
-"""An Ollama Modelfile (https://github.com/ollama/ollama/blob/main/docs/modelfile.md)."""
+"""An Ollama Modelfile (https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx)."""
 
 from __future__ import annotations
 
@@ -56,18 +56,14 @@ def _render(messages: Sequence[dict[str, str]]) -> str:
     return "".join(turns) + "<|im_start|>assistant\n"
 
 
-def modelfile(
-    model: str, adapter: str | None, chatml: ChatML | None, context: int, licence: str
-) -> str:
+def modelfile(model: str, chatml: ChatML | None, context: int, licence: str) -> str:
     """The text of a Modelfile.
 
     Args:
-        model, adapter: names of GGUF files beside it.
+        model: name of a GGUF file beside it.
         context: most tokens the base reads.
     """
     lines = [f"FROM ./{model}"]
-    if adapter is not None:
-        lines.append(f"ADAPTER ./{adapter}")
     if chatml is not None:
         lines.append(f'TEMPLATE """{_CHATML}"""')
         if chatml.system:
