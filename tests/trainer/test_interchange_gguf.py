@@ -18,7 +18,9 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.engine import ActiveAdapter
 from runtime.gguf_file import open_gguf
+from runtime.logprobs import log_softmax
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from specs.errors import IntegrityError, MbpmError, UsageError
 from specs.manifest import MANIFEST_FILE, Manifest
@@ -218,12 +220,29 @@ def test_llama_server_loads_an_exported_adapter_and_agrees(smollm2: Path, tmp_pa
     ours = torch.log_softmax(pack_logits(smollm2, tmp_path / "p", TOKENS, 0)[-1], -1)
     plain = Reference(open_gguf(smollm2 / WEIGHTS_FILE)).logits([Question(TOKENS, 0)], None)[0][-1]
     without = torch.log_softmax(plain, -1)
-    near, far = (
-        [abs(float(scores[t["id"]]) - t["logprob"]) for t in found] for scores in (ours, without)
-    )
-    assert max(near) < 0.3
-    assert sum(near) < sum(far)
-    assert found[0]["id"] == int(ours.argmax())
+    far = _apart(without, found)
+    for scores in (ours, *_by_the_native_engine(smollm2, tmp_path / "p")):
+        near = _apart(scores, found)
+        assert max(near) < 0.3
+        assert sum(near) < sum(far)
+        assert found[0]["id"] == int(scores.argmax())
+
+
+def _apart(scores: torch.Tensor, found: list[dict[str, float]]) -> list[float]:
+    return [abs(float(scores[int(t["id"])]) - t["logprob"]) for t in found]
+
+
+def _by_the_native_engine(base: Path, pack: Path) -> list[torch.Tensor]:
+    """Log-probabilities of the token after TOKENS with a pack, where the engine was built."""
+    try:
+        from runtime.native.engine import NativeEngine
+    except ImportError:
+        return []
+    engine = NativeEngine(base, threads=1)
+    active = [ActiveAdapter(engine.load_adapter(pack))]
+    logits = engine.forward(engine.new_cache(len(TOKENS)), TOKENS, active).logits
+    assert logits is not None
+    return [torch.from_numpy(log_softmax(logits)[0])]
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
