@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mbpm.output import print_version, silence_stdout
+from mbpm.quick import run_options
 from mbpm.state import State
 from specs.errors import DoesNotFitError, MbpmError, UsageError
 
@@ -39,6 +40,11 @@ def _dispatch(arguments: list[str], state: State) -> int:
     if arguments in (["--version"], ["-V"]):
         # what scripts ask most often needs no parser
         print_version(state.out)
+        return 0
+    if (asked := run_options(arguments, state)) is not None:
+        from mbpm.asking import ask
+
+        ask(state, **asked)
         return 0
     # pydantic would look through every installed package for plugins; there are none for us
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

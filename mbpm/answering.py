@@ -1,120 +1,24 @@
-"""What `mbpm run` and `mbpm chat` share: their options, loading, and words about an answer."""
+"""What `mbpm run` and `mbpm chat` share: loading, and words about an answer."""
 
 from __future__ import annotations
 
-import secrets
+import os
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from mbpm.output import size
 from specs.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from mbpm.home import Home
     from mbpm.state import State
     from runtime.load import Loaded
     from runtime.router import Decision
     from runtime.sampling import Sampling
     from runtime.session import Done
-    from specs.generation import Generation, InstalledBase
 
 MAX_TOKENS = 256
 """How long an answer may get by default: small models say little that is good after that."""
-
-_ANSWER, _CHOOSE = "Answer", "Base and packs"
-
-Pack = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="`auto`: the router decides; `none`: the base alone; or a pack's name",
-        rich_help_panel=_CHOOSE,
-    ),
-]
-Base = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="An installed base", rich_help_panel=_CHOOSE),
-]
-Device = Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`", rich_help_panel=_CHOOSE)]
-Engine = Annotated[
-    str,
-    typer.Option(
-        help="`auto`, `native` (the processor, no torch) or `torch`", rich_help_panel=_CHOOSE
-    ),
-]
-Precision = Annotated[
-    str,
-    typer.Option(
-        help="`packed`: as the base's file has it; `int4`: rounded to 4 bits, which is faster and "
-        "a little worse, and takes minutes the first time",
-        rich_help_panel=_CHOOSE,
-    ),
-]
-System = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT", help="Say this first, instead of the base's own", rich_help_panel=_CHOOSE
-    ),
-]
-Context = Annotated[
-    int | None,
-    typer.Option(
-        metavar="TOKENS",
-        help="Room for question and answer together  [default: 4096, or what the base reads]",
-        rich_help_panel=_CHOOSE,
-    ),
-]
-Explain = Annotated[
-    bool,
-    typer.Option("--explain", help="Say which packs took part, and why", rich_help_panel=_ANSWER),
-]
-MaxTokens = Annotated[
-    int, typer.Option(metavar="N", help="Stop after so many tokens", rich_help_panel=_ANSWER)
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        help="Freedom of choice; 0 always takes the likeliest token  [default: 0.2]",
-        rich_help_panel=_ANSWER,
-    ),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option(
-        help="Choose among the k likeliest tokens; 0: all  [default: 40]", rich_help_panel=_ANSWER
-    ),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(
-        help="Choose among the likeliest that share this probability  [default: 0.95]",
-        rich_help_panel=_ANSWER,
-    ),
-]
-MinP = Annotated[
-    float | None,
-    typer.Option(
-        help="Leave out what is less likely than this share of the best  [default: 0.05]",
-        rich_help_panel=_ANSWER,
-    ),
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    typer.Option(
-        help="Make words of the answer less likely to come again; 1: off  [default: 1.1]",
-        rich_help_panel=_ANSWER,
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        help="The same seed and question give the same answer  [default: a new one]",
-        rich_help_panel=_ANSWER,
-    ),
-]
 
 
 def sampling(**given: float | int | None) -> Sampling:
@@ -126,7 +30,7 @@ def sampling(**given: float | int | None) -> Sampling:
     from runtime.sampling import Sampling
 
     chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    return Sampling(**{"seed": secrets.randbelow(1 << 32), **chosen})
+    return Sampling(**{"seed": int.from_bytes(os.urandom(4), "big"), **chosen})
 
 
 def next_seed(settings: Sampling) -> Sampling:
@@ -152,46 +56,20 @@ def load(
     """
     if context is not None and context < 32:
         raise UsageError(f"`--context` is {context} (expected 32 or more)")
-    home, generation = state.home, state.home.current()
-    installed = installed_base(home, generation, base)
-    if pack not in ("auto", "none") and generation.pack(pack) is None:
-        raise NotFoundError(
-            f"the pack `{pack}` is not installed", hint=f"`mbpm install {pack}` installs it"
-        )
-    from mbpm.triggers import router_table
+    from mbpm.place import find
     from runtime.load import load as load_runtime
 
+    place = find(state.home, base, None if pack in ("auto", "none") else pack)
     loaded = load_runtime(
-        home.base_dir(installed), home.pack_dirs(), device=device, engine=engine,
-        precision=precision, context=context,
-        router_table=router_table(home, generation, installed), say=state.out.note,
+        place.base_dir, place.pack_dirs, device=device, engine=engine, precision=precision,
+        context=context, router_table=place.router_table, say=state.out.note,
     )  # fmt: skip
     if pack in loaded.other_base:
         raise NotFoundError(
-            f"the pack `{pack}` was made for another base than {installed.name}",
+            f"the pack `{pack}` was made for another base than {place.base}",
             hint="`mbpm list` shows the base of every pack; `--base NAME` chooses one",
         )
     return loaded
-
-
-def installed_base(home: Home, generation: Generation, name: str | None) -> InstalledBase:
-    """The base to use.
-
-    Args:
-        home: Where to look.
-        generation: What is installed in it.
-        name: The one that was asked for; None for the default.
-
-    Raises:
-        NotFoundError: it is not installed, or none is.
-    """
-    if name is None:
-        return home.default_base()
-    if (found := generation.base(name)) is None:
-        raise NotFoundError(
-            f"the base `{name}` is not installed", hint=f"`mbpm base install {name}` installs it"
-        )
-    return found
 
 
 def explain(decision: Decision | None, done: Done, loaded: Loaded) -> list[str]:

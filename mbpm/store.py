@@ -17,12 +17,16 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mbpm.files import link_or_copy, make_read_only, remove, replace, sync_folder, write_atomic
-from specs.base_card import CARD_FILE, BaseCard
-from specs.blobs import Blob
 from specs.errors import IntegrityError
-from specs.manifest import MANIFEST_FILE, Manifest
+from specs.file_names import CARD_FILE, MANIFEST_FILE
+
+if TYPE_CHECKING:
+    from specs.base_card import BaseCard
+    from specs.blobs import Blob
+    from specs.manifest import Manifest
 
 
 class Store:
@@ -78,10 +82,14 @@ class Store:
         Raises:
             IntegrityError: it is missing or was changed.
         """
+        from specs.manifest import Manifest
+
         return Manifest.parse(self._document(sha256, "manifest"), f"manifest {sha256[:12]}")
 
     def card(self, sha256: str) -> BaseCard:
         """The base card with this digest; raises as `manifest` does."""
+        from specs.base_card import BaseCard
+
         return BaseCard.parse(self._document(sha256, "base card"), f"base card {sha256[:12]}")
 
     def _document(self, sha256: str, what: str) -> bytes:

@@ -14,17 +14,16 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbpm.output import size
-from specs.base_card import BASE_ROUTING_FILE
 from specs.errors import IntegrityError, MbpmError
-from specs.manifest import KNOWLEDGE_FILE, ROUTING_FILE
-from specs.model import canonical_json
+from specs.file_names import BASE_ROUTING_FILE, KNOWLEDGE_FILE, ROUTING_FILE
+from specs.json_text import canonical_json
 
 if TYPE_CHECKING:
     from mbpm.home import Home
@@ -74,8 +73,12 @@ def current_files(home: Home) -> set[Path]:
 
 def router_table(home: Home, generation: Generation, base: InstalledBase) -> Path:
     """Where the routing table of a base's packs is, if it was made."""
-    packs = [p.manifest for p in _packs_of(generation, base)]
-    return home.derived / f"router-{_key(base.fingerprint, *sorted(packs))}.safetensors"
+    return router_file(home, base.fingerprint, [p.manifest for p in _packs_of(generation, base)])
+
+
+def router_file(home: Home, fingerprint: str, manifests: Iterable[str]) -> Path:
+    """The same of a base's fingerprint and its packs' manifests."""
+    return home.derived / f"router-{_key(fingerprint, *sorted(manifests))}.safetensors"
 
 
 def knowledge_index(home: Home, generation: Generation) -> Path | None:

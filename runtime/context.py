@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from runtime.engine import Cache
-from specs.base_card import BaseCard
 from specs.errors import DoesNotFitError
 
+if TYPE_CHECKING:
+    from specs.stored import Card
 
-def check_context(card: BaseCard, longest: int, capacity: int) -> None:
+
+def check_context(card: Card, longest: int, capacity: int) -> None:
     """Raises:
     DoesNotFitError: the base reads at most `longest` tokens, and `capacity` is more.
     """
@@ -19,7 +23,7 @@ def check_context(card: BaseCard, longest: int, capacity: int) -> None:
         )
 
 
-def no_memory(card: BaseCard, capacity: int) -> DoesNotFitError:
+def no_memory(card: Card, capacity: int) -> DoesNotFitError:
     """What to raise where keys and values of `capacity` tokens cannot be allocated."""
     size = capacity * card.kv_bytes_per_token
     return DoesNotFitError(

@@ -20,7 +20,7 @@ from gguf.quants import dequantize
 
 from runtime.engine import F32, ModelConfig
 from specs.errors import IntegrityError, MbpmError
-from specs.model import canonical_json
+from specs.json_text import canonical_json
 
 SUPPORTED_ARCHITECTURES = ("llama", "qwen2")
 SUPPORTED_TYPES = ("F32", "F16", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q6_K", "Q8_0")

@@ -18,8 +18,8 @@ import tokenizers
 from runtime.chat_format import ChatFormat
 from runtime.kept_file import directory_room, making, read_directory, understood, write_head
 from runtime.tokenizer import Tokenizer
-from specs.base_card import WEIGHTS_FILE
 from specs.errors import IntegrityError
+from specs.file_names import WEIGHTS_FILE
 
 TEXT_FILE = "packed-tokenizer.bin"
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime.chat_format import ChatFormat
 from runtime.engine import Engine
-from runtime.features import features
 from runtime.kept_text import open_text
-from runtime.router import BaseRouting, Decision, PackRouting, Router
-from runtime.routing_table import read_table
 from runtime.session import Pack, Session
 from runtime.tokenizer import Tokenizer
-from specs.base_card import BASE_ROUTING_FILE, CARD_FILE, BaseCard
 from specs.errors import DoesNotFitError, IntegrityError, UsageError
-from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
+from specs.file_names import BASE_ROUTING_FILE, ROUTING_FILE
+from specs.stored import read_card, read_manifest
+
+if TYPE_CHECKING:
+    from runtime.router import BaseRouting, Decision, PackRouting, Router
+    from specs.stored import Card
 
 DEFAULT_CONTEXT = 4096
 
@@ -34,7 +35,7 @@ PRECISIONS = ("packed", "int4", "float32")
 class Loaded:
     """A base in memory and the packs installed for it, none of them resident yet."""
 
-    card: BaseCard
+    card: Card
     engine: Engine
     tokenizer: Tokenizer
     chat_format: ChatFormat
@@ -190,6 +191,8 @@ def decide(
     router = _router(base_dir, found, router_table)
     if router is None:
         return None
+    from runtime.features import features
+
     layer = router.base.layer
     _, chat = open_text(base_dir, found.card.fingerprint)
     loaded = load_engine(base_dir, engine=engine, device=device, layers=layer + 1, say=say)
@@ -204,7 +207,7 @@ def decide(
 class _Found:
     """A base and packs that were looked at but not loaded."""
 
-    card: BaseCard
+    card: Card
     packs: dict[str, Pack]
     manifests: dict[str, str]
     """Name -> manifest digest of these packs."""
@@ -212,17 +215,14 @@ class _Found:
 
 
 def _look(base_dir: Path, pack_dirs: Iterable[Path]) -> _Found:
-    card_file = base_dir / CARD_FILE
-    card = BaseCard.parse(card_file.read_bytes(), str(card_file))
+    card = read_card(base_dir)
     packs, manifests, other = {}, {}, []
     for folder in pack_dirs:
-        file = folder / MANIFEST_FILE
-        raw = file.read_bytes()
-        manifest = Manifest.parse(raw, str(file))
+        manifest, digest = read_manifest(folder)
         if manifest.base.fingerprint == card.fingerprint:
             name, activation = manifest.name, manifest.adapter.activation
             packs[name] = Pack(name, manifest.version, folder, activation)
-            manifests[name] = hashlib.sha256(raw).hexdigest()
+            manifests[name] = digest
         else:
             other.append(manifest.name)
     return _Found(card, packs, manifests, tuple(other))
@@ -232,11 +232,16 @@ def _router(base_dir: Path, found: _Found, table: Path | None) -> Router | None:
     file = base_dir / BASE_ROUTING_FILE
     if not found.packs or not file.is_file():
         return None
+    from runtime.router import BaseRouting, Router
+
     base = BaseRouting.load(file, found.card.fingerprint)
     return Router(base, _routings(base, found, table))
 
 
 def _routings(base: BaseRouting, found: _Found, table: Path | None) -> Mapping[str, PackRouting]:
+    from runtime.router import PackRouting
+    from runtime.routing_table import read_table
+
     if table is not None:
         # the packs themselves are the truth, and say what is wrong where something is
         with suppress(IntegrityError, OSError):

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.engine import ModelConfig
-from specs.base_card import ModuleShape
 from specs.errors import IntegrityError, MbpmError
 
 if TYPE_CHECKING:
     from runtime.gguf_file import GGUFFile
+    from specs.base_card import ModuleShape
 
 PROJECTIONS = {
     "q_proj": ("self_attn.q_proj", "attn_q"),
@@ -37,6 +37,8 @@ def module_path(layer: int, projection: str) -> str:
 
 def module_shapes(file: GGUFFile, config: ModelConfig) -> dict[str, ModuleShape]:
     """Every module an adapter may attach to, with the shape of its weight."""
+    from specs.base_card import ModuleShape
+
     shapes = {}
     for layer in range(config.layers):
         for projection, (_, tensor) in PROJECTIONS.items():

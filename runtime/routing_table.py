@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specs.errors import IntegrityError
-from specs.model import load_json
+from specs.json_text import load_json
 from specs.safetensors_header import read_header
 
 if TYPE_CHECKING:

@@ -12,19 +12,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from runtime.chat_format import ChatFormat, Message, Prompt
 from runtime.engine import F32, ActiveAdapter, Cache, Engine
-from runtime.features import pool
 from runtime.prefix import common_prefix
-from runtime.router import Decision, Router
 from runtime.sampling import Sampling, choose
 from runtime.tokenizer import Tokenizer
 from specs.errors import DoesNotFitError, NotFoundError
-from specs.manifest import Activation
+
+if TYPE_CHECKING:
+    from runtime.router import Decision, Router
+    from specs.manifest import Activation
 
 PREFILL_TOKENS = 256
 """How many tokens of a prompt run between two looks at `cancelled`."""
@@ -202,6 +203,8 @@ class Session:
             router = self._router if pack == "auto" else None
             reused, hidden = self._read(prompt, router, cancelled)
             if router is not None and hidden is not None:
+                from runtime.features import pool
+
                 start, end = prompt.last_message
                 decision = router.decide(pool(hidden, prompt.tokens[start:end]))
                 yield Routed(decision)

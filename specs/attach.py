@@ -6,11 +6,13 @@ Pure: it compares a safetensors header with the module shapes of a base card and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from specs.base_card import BaseCard, ModuleShape
 from specs.errors import IntegrityError
-from specs.manifest import Manifest
-from specs.safetensors_header import Header
+
+if TYPE_CHECKING:
+    from specs.safetensors_header import Header
+    from specs.stored import Card, PackManifest, Shape
 
 SUFFIX_A = ".lora_A.weight"
 SUFFIX_B = ".lora_B.weight"
@@ -18,7 +20,7 @@ ADAPTER_DTYPES = ("F16", "BF16", "F32")
 
 
 def check_adapter_shapes(
-    header: Header, modules: Mapping[str, ModuleShape], rank: int, where: str
+    header: Header, modules: Mapping[str, Shape], rank: int, where: str
 ) -> int:
     """Return how many modules the adapter attaches to.
 
@@ -55,7 +57,7 @@ def check_adapter_shapes(
     return len(seen)
 
 
-def check_attach(manifest: Manifest, header: Header, card: BaseCard, where: str) -> int:
+def check_attach(manifest: PackManifest, header: Header, card: Card, where: str) -> int:
     """The whole proof for a pack: the right base, the right shapes, the recorded module count.
 
     Raises:

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from specs.blobs import Blob, Source
+from specs.file_names import BASE_ROUTING_FILE as BASE_ROUTING_FILE
+from specs.file_names import CARD_FILE as CARD_FILE
+from specs.file_names import WEIGHTS_FILE as WEIGHTS_FILE
 from specs.model import Contract
 from specs.names import Name, Sha256
-
-WEIGHTS_FILE = "weights.gguf"
-BASE_ROUTING_FILE = "routing.safetensors"
-CARD_FILE = "card.json"
 
 Positive = Annotated[int, Field(ge=1)]
 

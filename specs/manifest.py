@@ -9,19 +9,19 @@ from pydantic import Field, model_validator
 from specs.blobs import Blob
 from specs.described import BaseRef as BaseRef
 from specs.described import Described, Relations
+from specs.file_names import ADAPTER_FILE as ADAPTER_FILE
+from specs.file_names import EVALS_FILE as EVALS_FILE
+from specs.file_names import KNOWLEDGE_FILE as KNOWLEDGE_FILE
+from specs.file_names import LICENSE_FILE as LICENSE_FILE
+from specs.file_names import MANIFEST_FILE as MANIFEST_FILE
+from specs.file_names import README_FILE as README_FILE
+from specs.file_names import ROUTING_FILE as ROUTING_FILE
 from specs.model import Contract
 from specs.names import Sha256
 
 Activation = Literal["answer", "full"]
 """Where an adapter acts: from the start of the assistant's turn, or on every token."""
 
-ADAPTER_FILE = "adapter.safetensors"
-ROUTING_FILE = "routing.safetensors"
-EVALS_FILE = "evals.json"
-README_FILE = "README.md"
-LICENSE_FILE = "LICENSE"
-KNOWLEDGE_FILE = "knowledge.sqlite"
-MANIFEST_FILE = "manifest.json"
 PACK_FILES = frozenset(
     [ADAPTER_FILE, ROUTING_FILE, EVALS_FILE, README_FILE, LICENSE_FILE, KNOWLEDGE_FILE]
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specs.errors import IntegrityError
-from specs.model import load_json
+from specs.json_text import load_json
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mbpm import answering
+from mbpm import answer_options, answering
 from mbpm.state import State
 from specs.errors import MbpmError, NotFoundError, UsageError
 
@@ -33,21 +33,21 @@ Alt-Enter or a backslash at the end begins a new line; Ctrl-C stops an answer.""
 
 def command(
     ctx: typer.Context,
-    pack: answering.Pack = "auto",
-    base: answering.Base = None,
-    device: answering.Device = "auto",
-    engine: answering.Engine = "auto",
-    precision: answering.Precision = "packed",
-    context: answering.Context = None,
-    system: answering.System = None,
-    explain: answering.Explain = False,
-    max_tokens: answering.MaxTokens = answering.MAX_TOKENS,
-    temperature: answering.Temperature = None,
-    top_k: answering.TopK = None,
-    top_p: answering.TopP = None,
-    min_p: answering.MinP = None,
-    repetition_penalty: answering.RepetitionPenalty = None,
-    seed: answering.Seed = None,
+    pack: answer_options.Pack = "auto",
+    base: answer_options.Base = None,
+    device: answer_options.Device = "auto",
+    engine: answer_options.Engine = "auto",
+    precision: answer_options.Precision = "packed",
+    context: answer_options.Context = None,
+    system: answer_options.System = None,
+    explain: answer_options.Explain = False,
+    max_tokens: answer_options.MaxTokens = answering.MAX_TOKENS,
+    temperature: answer_options.Temperature = None,
+    top_k: answer_options.TopK = None,
+    top_p: answer_options.TopP = None,
+    min_p: answer_options.MinP = None,
+    repetition_penalty: answer_options.RepetitionPenalty = None,
+    seed: answer_options.Seed = None,
 ) -> None:
     """Talk with the base and the installed packs.
 

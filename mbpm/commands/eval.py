@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm import answering
+from mbpm import answer_options
 from mbpm.pack_place import PackPlace, base_of, opened
+from mbpm.place import installed_base
 from mbpm.state import State
 from specs.errors import NotFoundError, UsageError
 
@@ -56,7 +57,7 @@ def command(
         int | None, typer.Option(metavar="N", min=16, help="Tokens per row [default: 512]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of samples and intervals")] = 0,
-    device: answering.Device = "auto",
+    device: answer_options.Device = "auto",
     unsandboxed: Annotated[
         bool,
         typer.Option(
@@ -113,7 +114,7 @@ def _base(
     from mbpm.parts import Parts
     from trainer.assess import assess_base
 
-    installed = answering.installed_base(state.home, state.home.current(), name)
+    installed = installed_base(state.home, state.home.current(), name)
     rows: Sequence[Example] = ()
     if data or recipe is not None:
         rows = _given(state, data, recipe)

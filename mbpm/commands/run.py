@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mbpm import answering
-from mbpm.state import State
-from specs.errors import UsageError
-
-if TYPE_CHECKING:
-    from runtime.load import Loaded
-    from runtime.router import Decision
-    from runtime.session import Done
-
-MAX_INPUT_BYTES = 4 * 1024 * 1024
+from mbpm import answer_options, answering
+from mbpm.asking import ask
 
 
 def command(
@@ -27,21 +15,21 @@ def command(
     question: Annotated[
         str | None, typer.Argument(help="What to ask; standard input is read too")
     ] = None,
-    pack: answering.Pack = "auto",
-    base: answering.Base = None,
-    device: answering.Device = "auto",
-    engine: answering.Engine = "auto",
-    precision: answering.Precision = "packed",
-    context: answering.Context = None,
-    system: answering.System = None,
-    explain: answering.Explain = False,
-    max_tokens: answering.MaxTokens = answering.MAX_TOKENS,
-    temperature: answering.Temperature = None,
-    top_k: answering.TopK = None,
-    top_p: answering.TopP = None,
-    min_p: answering.MinP = None,
-    repetition_penalty: answering.RepetitionPenalty = None,
-    seed: answering.Seed = None,
+    pack: answer_options.Pack = "auto",
+    base: answer_options.Base = None,
+    device: answer_options.Device = "auto",
+    engine: answer_options.Engine = "auto",
+    precision: answer_options.Precision = "packed",
+    context: answer_options.Context = None,
+    system: answer_options.System = None,
+    explain: answer_options.Explain = False,
+    max_tokens: answer_options.MaxTokens = answering.MAX_TOKENS,
+    temperature: answer_options.Temperature = None,
+    top_k: answer_options.TopK = None,
+    top_p: answer_options.TopP = None,
+    min_p: answer_options.MinP = None,
+    repetition_penalty: answer_options.RepetitionPenalty = None,
+    seed: answer_options.Seed = None,
 ) -> None:
     """Answer one question with the base and the packs that fit it.
 
@@ -52,97 +40,9 @@ def command(
     $ mbpm run --pack medical --explain "What is a stent?"
     $ cat letter.txt | mbpm run "Summarise this"
     """
-    state: State = ctx.obj
-    out = state.out
-    answering.check_max_tokens(max_tokens)
-    text = question_text(question)
-    settings = answering.sampling(
+    ask(
+        ctx.obj, question, pack=pack, base=base, device=device, engine=engine, precision=precision,
+        context=context, system=system, explain=explain, max_tokens=max_tokens,
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, seed=seed,
     )  # fmt: skip
-    began = time.perf_counter()
-    loaded = answering.load(state, base, device, context, pack, engine, precision)
-    load_seconds = time.perf_counter() - began
-
-    from runtime.session import Routed, Text
-
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    messages.append({"role": "user", "content": text})
-    decision: Decision | None = None
-    done: Done | None = None
-    pieces: list[str] = []
-    session = loaded.session()
-    for event in session.answer(messages, settings, pack=pack, max_tokens=max_tokens):
-        if isinstance(event, Routed):
-            decision = event.decision
-        elif isinstance(event, Text):
-            pieces.append(event.piece)
-            out.stream(event.piece)
-        else:
-            done = event
-    assert done is not None
-    out.stream("\n")
-    if explain:
-        for line in answering.explain(decision, done, loaded):
-            out.note(line)
-    elif done.packs:
-        out.note(f"[{', '.join(done.packs)}]", dim=True)
-    if done.finish == "length":
-        out.note("[cut off here; a larger `--max-tokens` lets it go on]", dim=True)
-    if out.mode == "json":
-        report = describe(loaded, decision, done, load_seconds)
-        out.result({"answer": "".join(pieces), "seed": settings.seed, **report})
-
-
-def question_text(question: str | None) -> str:
-    """The question with what standard input holds.
-
-    Raises:
-        UsageError: neither holds anything, or the input is too long.
-    """
-    parts = [] if question is None else [question]
-    if question is None or _has_input():
-        if sys.stdin.isatty():
-            raise UsageError("what should be answered?", hint='`mbpm run "question"`')
-        raw = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
-        if len(raw) > MAX_INPUT_BYTES:
-            raise UsageError(f"standard input holds more than {MAX_INPUT_BYTES:,} bytes")
-        parts.append(raw.decode("utf-8", "replace"))
-    text = "\n\n".join(p.strip() for p in parts if p.strip())
-    if not text:
-        raise UsageError("the question is empty", hint='`mbpm run "question"`')
-    return text
-
-
-def _has_input() -> bool:
-    """Whether something was piped or redirected to us, as opposed to a terminal or nothing."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError, AttributeError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def describe(
-    loaded: Loaded, decision: Decision | None, done: Done, load_seconds: float
-) -> dict[str, Any]:
-    """An answer's circumstances as plain values."""
-    return {
-        "finish": done.finish,
-        "packs": list(done.packs),
-        "routing": None if decision is None else answering.routing_document(decision),
-        "base": {"name": loaded.card.name, "fingerprint": loaded.card.fingerprint},
-        "engine": loaded.engine.name,
-        "tokens": {
-            "prompt": done.prompt_tokens,
-            "reused": done.reused_tokens,
-            "answer": done.answer_tokens,
-        },
-        "seconds": {
-            "load": round(load_seconds, 3),
-            "prefill": round(done.prefill_seconds, 3),
-            "decode": round(done.decode_seconds, 3),
-        },
-        "tokens_per_second": round(done.tokens_per_second, 2),
-        "memory": {**loaded.engine.memory(), "peak_resident": answering.peak_resident()},
-    }

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbpm import answering
-from mbpm.commands.run import question_text
+from mbpm import answer_options, answering
+from mbpm.asking import question_text
+from mbpm.place import installed_base
 from mbpm.state import State
 from specs.errors import IntegrityError, NotFoundError, UsageError
 
@@ -26,9 +27,9 @@ SHOWN_LETTERS = 160
 def command(
     ctx: typer.Context,
     question: Annotated[str, typer.Argument(help="The question; `-` reads it from standard input")],
-    base: answering.Base = None,
-    device: answering.Device = "auto",
-    engine: answering.Engine = "auto",
+    base: answer_options.Base = None,
+    device: answer_options.Device = "auto",
+    engine: answer_options.Engine = "auto",
 ) -> None:
     """Tell which pack would answer a question, and why.
 
@@ -44,7 +45,7 @@ def command(
     if not text:
         raise UsageError("the question is empty", hint='`mbpm which "question"`')
     generation = home.current()
-    installed = answering.installed_base(home, generation, base)
+    installed = installed_base(home, generation, base)
     if not any(p.base == installed.name for p in generation.packs):
         raise NotFoundError(
             f"no packs are installed for base {installed.name}, so it answers everything itself",

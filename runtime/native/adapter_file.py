@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from runtime.engine import F32
 from specs.attach import check_attach
-from specs.base_card import BaseCard
 from specs.errors import IntegrityError
-from specs.manifest import ADAPTER_FILE, MANIFEST_FILE, Manifest
+from specs.file_names import ADAPTER_FILE
 from specs.safetensors_header import read_header
+from specs.stored import read_manifest
+
+if TYPE_CHECKING:
+    from specs.stored import Card
 
 
-def read_adapter(pack_dir: Path, card: BaseCard) -> tuple[dict[str, F32], float]:
+def read_adapter(pack_dir: Path, card: Card) -> tuple[dict[str, F32], float]:
     """The tensors of a pack's adapter as float32, and its scale, after the attach proof.
 
     Raises:
         IntegrityError: another base, a wrong name, shape or dtype, NaN or infinity.
     """
-    manifest_file, file = pack_dir / MANIFEST_FILE, pack_dir / ADAPTER_FILE
-    manifest = Manifest.parse(manifest_file.read_bytes(), str(manifest_file))
+    file = pack_dir / ADAPTER_FILE
+    manifest, _ = read_manifest(pack_dir)
     header = read_header(file)
     check_attach(manifest, header, card, str(file))
     with file.open("rb") as stream:

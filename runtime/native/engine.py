@@ -19,8 +19,8 @@ from runtime.native import _native
 from runtime.native.adapter_file import read_adapter
 from runtime.native.packed import PRECISIONS, Packed, Say, open_packed
 from specs.attach import SUFFIX_A, SUFFIX_B
-from specs.base_card import CARD_FILE, BaseCard
 from specs.errors import DoesNotFitError, UsageError
+from specs.stored import read_card
 
 PASS_TOKENS = 128
 """Tokens of a prompt that run in one native call, which bounds the memory of activations."""
@@ -75,8 +75,7 @@ class NativeEngine:
             DoesNotFitError: there is too little memory.
             MbpmError: as `open_packed`.
         """
-        card_file = base_dir / CARD_FILE
-        self.card = BaseCard.parse(card_file.read_bytes(), str(card_file))
+        self.card = read_card(base_dir)
         if precision not in PRECISIONS:
             raise UsageError(f"the native engine has no precision `{precision}`")
         known = _native.instruction_sets()

@@ -30,8 +30,8 @@ from runtime.kept_file import (
     write_head,
 )
 from runtime.modules import tensor_shapes
-from specs.base_card import WEIGHTS_FILE
 from specs.errors import DoesNotFitError, IntegrityError
+from specs.file_names import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from runtime.gguf_file import GGUFFile

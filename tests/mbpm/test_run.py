@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mbpm.commands.run import question_text
+from mbpm.asking import question_text
 from specs.errors import UsageError
 from tests.support.cli import Cli
 from tests.support.real_home import RealHome

@@ -9,7 +9,6 @@ from unittest import mock
 import numpy as np
 import pytest
 
-import runtime.load
 from runtime.chat_format import ChatFormat
 from runtime.features import features
 from runtime.load import decide, load
@@ -84,9 +83,9 @@ def test_with_the_table_as_without(
 ) -> None:
     without = decide(base, packs, question, device="cpu")
     assert without is not None
-    with mock.patch.object(runtime.load, "PackRouting") as unread:
+    with mock.patch.object(PackRouting, "load") as unread:
         assert decide(base, packs, question, device="cpu", router_table=table) == without
-    unread.load.assert_not_called()
+    unread.assert_not_called()
 
 
 def test_a_damaged_stale_or_missing_table_changes_nothing(
