@@ -24,8 +24,8 @@ CHUNK = 2048
 """Prompt tokens read at once by a worker, padding included."""
 OTHER = 64 << 20
 """Bytes for everything too small to count: tensors of indices, the allocator's own, threads."""
-MAPPED, KEPT = 1 << 20, 16 << 20
-"""Bytes from which on a tensor is mapped by itself, and those that stay for smaller ones."""
+MAPPED, KEPT = 1 << 25, 1 << 26
+"""Bytes from which on a tensor is mapped by itself, and freed bytes that stay for the next ones."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 

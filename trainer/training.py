@@ -29,7 +29,7 @@ from trainer.data.example import Example, Message
 from trainer.device import compute_type
 from trainer.distributed import World
 from trainer.loop import NotANumberError, Resources, Result, StepReport, fit
-from trainer.memory import hold_no_more
+from trainer.memory import SMALLEST_PART, hold_no_more
 from trainer.objective import Answers, Objective, Pair, Preference
 from trainer.prompts import Prompts
 from trainer.steps import Steps
@@ -227,7 +227,8 @@ def _with_references(
     prompts = Prompts(model, [row for p in pairs for row in p.rows], model.head.dtype)
     with Workers(cores_for(model.device, means.resources.cores)) as workers:
         steps = Steps(model, None, prompts, workers, World.alone())
-        losses = steps.row_losses(batches(pairs, config.batch_tokens, None))
+        # few at a time: a plan that keeps training small says nothing about this
+        losses = steps.row_losses(batches(pairs, SMALLEST_PART, None))
     sums = [loss for part in losses for loss in part]
     return [replace(pair, reference=sums[2 * i + 1] - sums[2 * i]) for i, pair in enumerate(pairs)]
 

@@ -9,6 +9,7 @@ Writes `OUTPUT/adapter.safetensors`; fields are those of `TrainingConfig`, `memo
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -41,7 +42,18 @@ def main(base: Path, data: Path, output: Path, fields: list[str]) -> None:
     means = Means.of("cpu", memory=memory, cores=cores, tensorboard=None)
     result, _ = train_adapter(base, split.train, split.held_out, config, output, Lines(), means)
     save_file(result.tensors, output / "adapter.safetensors")
-    print(json.dumps({"plan": result.plan.__dict__, "held_out": result.held_out_loss}))
+    held = {"plan": result.plan.__dict__, "held_out": result.held_out_loss, "peak": peak()}
+    print(json.dumps(held))
+
+
+def peak() -> int | None:
+    """Most bytes this process ever held, as Linux counts them; unlike what `wait4` gives, without
+    those of the process that started it."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+    return None if found is None else int(found[1]) * 1024
 
 
 if __name__ == "__main__":
