@@ -1,9 +1,10 @@
 """Which pack takes part: a score per pack, a calibrated threshold, and the right to abstain.
 
 Features of general prompts give the base a whitening: a space in which unrelated directions count
-alike (one shared covariance; Mahalanobis scores, Lee et al., arXiv 1807.03888). In it a pack is one
+alike (one shared covariance; Mahalanobis scores, Lee et al., arXiv 1807.03888). In it a pack is a
 prototype, the direction that separates its own prompts from all others (Fisher's linear
-discriminant). A score is 0 for the average general prompt and 1 for the pack's average own one.
+discriminant), or several, one for each kind of its prompts. A prototype's score is 0 for the
+average general prompt and 1 for the average one of its kind; the pack's is the highest of them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ HARD_WEIGHT = 0.5
 """How much of what a pack is told apart from is hard negatives, where there are some."""
 MAX_QUESTIONS, MAX_QUESTION_LETTERS = 64, 500
 """Most questions of a sort that a card may hold, and the letters of each."""
+MAX_PROTOTYPES = 16
+KMEANS_ROUNDS = 30
 FORMAT = "1"
 
 
@@ -77,11 +80,11 @@ class BaseRouting:
 
 @dataclass(frozen=True)
 class PackRouting:
-    """A pack's prototype and what calibration found."""
+    """A pack's prototypes and what calibration found."""
 
     fingerprint: str
-    prototype: F32
-    """[D] in the base's whitened space; score = whitened feature . prototype."""
+    prototypes: F32
+    """[k, D] in the base's whitened space; score = the highest whitened feature . prototype."""
     threshold: float
     recall: float
     """Share of its own held-out prompts that pass the threshold."""
@@ -95,11 +98,11 @@ class PackRouting:
     @classmethod
     def unreachable(cls, base: BaseRouting) -> PackRouting:
         """Of a pack that no question is routed to, because none of its own are known."""
-        return cls(base.fingerprint, np.zeros_like(base.mean), 1.0, 0.0, 0.0)
+        return cls(base.fingerprint, np.zeros_like(base.mean)[None], 1.0, 0.0, 0.0)
 
     def score(self, whitened: F32) -> F32:
         """Scores of [n, D] whitened features, or of one."""
-        return np.asarray(whitened @ self.prototype, dtype=np.float32)
+        return np.asarray((whitened @ self.prototypes.T).max(axis=-1), dtype=np.float32)
 
     def save(self) -> bytes:
         """The bytes of the pack's `routing.safetensors`."""
@@ -113,7 +116,11 @@ class PackRouting:
         for name in ("validation", "negatives"):
             if questions := getattr(self, name):
                 metadata[name] = json.dumps(questions, ensure_ascii=False)
-        return with_sorted_metadata(save({"prototype": self.prototype}, metadata))
+        # safetensors writes an array as it lies in memory
+        prototypes = np.ascontiguousarray(self.prototypes)
+        one = len(prototypes) == 1
+        tensors = {"prototype": prototypes[0]} if one else {"prototypes": prototypes}
+        return with_sorted_metadata(save(tensors, metadata))
 
     @classmethod
     def load(cls, file: Path, base: BaseRouting) -> PackRouting:
@@ -123,12 +130,9 @@ class PackRouting:
             IntegrityError: it is malformed, or was made for another base.
         """
         tensors, metadata = _read(file, base.fingerprint)
-        prototype = _tensor(tensors, "prototype", 1, file)
-        if prototype.shape != base.mean.shape:
-            raise IntegrityError(f"{file}: tensor `prototype` does not fit the base's features")
         return cls(
             base.fingerprint,
-            prototype,
+            _prototypes(tensors, base, file),
             threshold=_number(metadata, "threshold", file),
             recall=_number(metadata, "recall", file),
             false_fires=_number(metadata, "false_fires", file),
@@ -221,8 +225,9 @@ def fit_pack(
     own_heldout: F32,
     background_heldout: F32,
     hard: F32 | None = None,
+    kinds: int = 1,
 ) -> PackRouting:
-    """A pack's prototype and threshold.
+    """A pack's prototypes and threshold.
 
     Args:
         own_train: features [n, D] of the pack's own prompts.
@@ -232,6 +237,8 @@ def fit_pack(
             kept comes from all.
         hard: features of prompts that are not its own although they lie near; they count for
             HARD_WEIGHT of everything that is not its own.
+        kinds: Its own prompts are sorted into so many kinds, each with a prototype; into fewer
+            where one would have less than LEAST_PROMPTS.
 
     Raises:
         UsageError: too few prompts.
@@ -243,30 +250,56 @@ def fit_pack(
                 f"(expected {LEAST_PROMPTS} or more)"
             )
     own = base.whiten(own_train).astype(np.float64)
-    mean = own.mean(axis=0)
-    within = np.cov(own.T, bias=True)
+    sorts = _sorted(own, kinds)
+    means = np.stack([own[sorts == sort].mean(axis=0) for sort in range(sorts.max() + 1)])
+    within = np.cov((own - means[sorts]).T, bias=True)
     # whitened, general prompts have mean 0 and unit covariance
-    others, away = np.eye(len(mean)), np.zeros(len(mean))
+    others, away = np.eye(own.shape[1]), np.zeros(own.shape[1])
     if hard is not None and len(hard):
         near = base.whiten(hard).astype(np.float64)
         away = HARD_WEIGHT * near.mean(axis=0)
         second = near.T @ near / len(near)
         others = (1 - HARD_WEIGHT) * others + HARD_WEIGHT * second - np.outer(away, away)
-    scatter = within + others + OWN_SHRINKAGE * np.eye(len(mean))
-    prototype = np.linalg.solve(scatter, mean - away)
-    prototype /= prototype @ mean
-    scores = base.whiten(background_heldout) @ prototype
-    own_scores = base.whiten(own_heldout) @ prototype
+    scatter = within + others + OWN_SHRINKAGE * np.eye(own.shape[1])
+    prototypes = np.linalg.solve(scatter, (means - away).T).T
+    prototypes /= (prototypes * means).sum(axis=1, keepdims=True)
+    scores = (base.whiten(background_heldout) @ prototypes.T).max(axis=1)
+    own_scores = (base.whiten(own_heldout) @ prototypes.T).max(axis=1)
     halves = scores[0::2], scores[1::2]
     fires = [float(np.sum(other >= _threshold(half))) for half, other in (halves, halves[::-1])]
     threshold = _threshold(scores)
     return PackRouting(
         fingerprint=base.fingerprint,
-        prototype=prototype.astype(np.float32),
+        prototypes=prototypes.astype(np.float32),
         threshold=threshold,
         recall=float(np.mean(own_scores >= threshold)) if len(own_scores) else 0.0,
         false_fires=sum(fires) / len(scores),
     )
+
+
+def _sorted(points: Any, kinds: int) -> Any:
+    """Which of at most so many kinds each of points [n, D] is, counted from 0 (k-means).
+
+    It begins with far-off points (Arthur and Vassilvitskii, "k-means++", 2007), by a fixed seed.
+    """
+    rng = np.random.default_rng(0)
+    centres = points[:1]
+    for _ in range(kinds - 1):
+        far = _distances(points, centres).min(axis=1)
+        if not far.any():
+            break
+        centres = np.vstack([centres, points[rng.choice(len(points), p=far / far.sum())]])
+    for _ in range(KMEANS_ROUNDS):
+        nearest = _distances(points, centres).argmin(axis=1)
+        centres = np.stack([points[nearest == k].mean(axis=0) for k in np.unique(nearest)])
+    sizes = np.bincount(_distances(points, centres).argmin(axis=1), minlength=len(centres))
+    kept = centres[sizes >= LEAST_PROMPTS] if sizes.max() >= LEAST_PROMPTS else centres[:1]
+    return np.unique(_distances(points, kept).argmin(axis=1), return_inverse=True)[1]
+
+
+def _distances(points: Any, centres: Any) -> Any:
+    """[n, D], [k, D] -> squared distances [n, k]."""
+    return np.stack([((points - centre) ** 2).sum(axis=1) for centre in centres], axis=1)
 
 
 def _threshold(background: Any) -> float:
@@ -296,6 +329,18 @@ def _tensor(tensors: Mapping[str, Any], name: str, dimensions: int, file: Path) 
     if not np.isfinite(values).all():
         raise IntegrityError(f"{file}: tensor `{name}` holds NaN or infinity")
     return values
+
+
+def _prototypes(tensors: Mapping[str, Any], base: BaseRouting, file: Path) -> F32:
+    """[k, D], from the tensor `prototype` [D] or `prototypes` [k, D]."""
+    name, dimensions = ("prototypes", 2) if "prototypes" in tensors else ("prototype", 1)
+    found = np.atleast_2d(_tensor(tensors, name, dimensions, file))
+    if found.shape[1] != base.mean.size or not 1 <= len(found) <= MAX_PROTOTYPES:
+        raise IntegrityError(
+            f"{file}: tensor `{name}` does not fit the base's features (expected at most "
+            f"{MAX_PROTOTYPES} of {base.mean.size} numbers)"
+        )
+    return found
 
 
 def _questions(metadata: Mapping[str, str], key: str, file: Path) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """All packs of one base as the router needs them, in one file: made once, read at every start.
 
 A safetensors file: `prototypes` F32 [n, D], and in the metadata the base, for each pack its name,
-manifest digest, threshold, recall and false fires, and which packs answer alike. `sha256` covers
+manifest digest, threshold, recall, false fires and how many prototypes are its, in their order, and
+which packs answer alike. `sha256` covers
 all of it, so that a damaged file is told from a sound one; the packs themselves always stay the
 truth. Opening a table imports no numpy.
 """
@@ -22,7 +23,7 @@ from specs.safetensors_header import read_header
 if TYPE_CHECKING:
     from runtime.router import BaseRouting, PackRouting
 
-FORMAT = "1"
+FORMAT = "2"
 ALIKE = 0.6
 """Cosine of two prototypes in the whitened space from which on packs compete.
 
@@ -51,7 +52,7 @@ class Rivals:
     one: str
     other: str
     similarity: float
-    """Cosine of their prototypes."""
+    """Cosine of their prototypes, the most alike ones."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ class RoutingTable:
 
     file: Path
     fingerprint: str
-    packs: tuple[tuple[str, str, float, float, float], ...]
-    """Name, manifest digest, threshold, recall and false fires."""
+    packs: tuple[tuple[str, str, float, float, float, int], ...]
+    """Name, manifest digest, threshold, recall, false fires and count of prototypes."""
     rivals: tuple[Rivals, ...]
     """Most alike first."""
     prototypes: bytes
-    """F32 [packs, D]."""
+    """F32 [prototypes of all packs, D]."""
 
     def routings(self, base: BaseRouting, manifests: Mapping[str, str]) -> dict[str, PackRouting]:
         """What `PackRouting.load` would have read of each pack.
@@ -86,12 +87,15 @@ class RoutingTable:
         if {name: digest for name, digest, *_ in self.packs} != dict(manifests):
             raise IntegrityError(f"{self.file}: was made for other packs")
         rows = np.frombuffer(self.prototypes, dtype="<f4")
-        if rows.size != len(self.packs) * base.mean.size or not np.isfinite(rows).all():
+        counts = [count for *_, count in self.packs]
+        fits = min(counts) > 0 and rows.size == sum(counts) * base.mean.size
+        if not fits or not np.isfinite(rows).all():
             raise IntegrityError(f"{self.file}: its prototypes do not fit the base's features")
+        ends = np.cumsum(counts)
         return {
-            name: PackRouting(base.fingerprint, prototype, threshold, recall, false_fires)
-            for (name, _, threshold, recall, false_fires), prototype in zip(
-                self.packs, rows.reshape(len(self.packs), -1), strict=True
+            name: PackRouting(base.fingerprint, prototypes, threshold, recall, false_fires)
+            for (name, _, threshold, recall, false_fires, _), prototypes in zip(
+                self.packs, np.split(rows.reshape(sum(counts), -1), ends[:-1]), strict=True
             )
         }
 
@@ -102,16 +106,24 @@ def build_table(base: BaseRouting, rows: Sequence[Row]) -> bytes:
     from safetensors.numpy import save
 
     rows = sorted(rows, key=lambda r: r.name)
-    prototypes = np.stack([r.routing.prototype for r in rows])
+    prototypes = np.concatenate([r.routing.prototypes for r in rows])
     packs = [
-        [r.name, r.manifest, r.routing.threshold, r.routing.recall, r.routing.false_fires]
+        [
+            r.name,
+            r.manifest,
+            r.routing.threshold,
+            r.routing.recall,
+            r.routing.false_fires,
+            len(r.routing.prototypes),
+        ]
         for r in rows
     ]
+    owners = [number for number, r in enumerate(rows) for _ in r.routing.prototypes]
     metadata = {
         "format": FORMAT,
         "base": base.fingerprint,
         "packs": json.dumps(packs),
-        "rivals": json.dumps(_rivals([r.name for r in rows], prototypes)),
+        "rivals": json.dumps(_rivals([r.name for r in rows], prototypes, owners)),
     }
     metadata["sha256"] = _digest(metadata, prototypes.tobytes())
     return save({"prototypes": prototypes}, metadata)
@@ -138,8 +150,15 @@ def read_table(file: Path) -> RoutingTable:
             file=file,
             fingerprint=metadata["base"],
             packs=tuple(
-                (str(name), str(manifest), float(threshold), float(recall), float(fires))
-                for name, manifest, threshold, recall, fires in packs
+                (
+                    str(name),
+                    str(manifest),
+                    float(threshold),
+                    float(recall),
+                    float(fires),
+                    int(count),
+                )
+                for name, manifest, threshold, recall, fires, count in packs
             ),
             rivals=tuple(Rivals(str(a), str(b), float(s)) for a, b, s in rivals),
             prototypes=prototypes,
@@ -153,13 +172,21 @@ def _digest(metadata: Mapping[str, str], prototypes: bytes) -> str:
     return hashlib.sha256(said.encode() + prototypes).hexdigest()
 
 
-def _rivals(names: Sequence[str], prototypes: Any) -> list[tuple[str, str, float]]:
-    """Pairs of names whose prototypes [n, D] are alike, most alike first."""
+def _rivals(
+    names: Sequence[str], prototypes: Any, owners: Sequence[int]
+) -> list[tuple[str, str, float]]:
+    """Pairs of names some of whose prototypes [n, D] are alike, most alike first.
+
+    Args:
+        owners: Per prototype, the index of its pack.
+    """
     import numpy as np
 
     lengths = np.linalg.norm(prototypes, axis=1, keepdims=True)
     unit = prototypes / np.maximum(lengths, 1e-12)
-    cosines = unit @ unit.T
+    starts = np.searchsorted(owners, np.arange(len(names)))
+    cosines = np.maximum.reduceat(unit @ unit.T, starts, axis=0)
+    cosines = np.maximum.reduceat(cosines, starts, axis=1)
     np.fill_diagonal(cosines, -1)
     pairs = {
         (min(i, j), max(i, j)): float(cosines[i, j])

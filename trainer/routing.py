@@ -22,6 +22,7 @@ from runtime.engine import F32, Engine
 from runtime.features import features, routing_layer
 from runtime.gguf_file import fingerprint, open_gguf
 from runtime.router import (
+    LEAST_PROMPTS,
     MAX_QUESTION_LETTERS,
     BaseRouting,
     PackRouting,
@@ -37,6 +38,7 @@ from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
 from trainer.data.example import Example
 from trainer.data.natural_questions import OTHER, domains, natural_questions
 from trainer.data.split import position
+from trainer.statistics import mcnemar_test
 
 BACKGROUND = Path(__file__).parent / "data" / "background.jsonl"
 TESTED_SHARE, CALIBRATED_SHARE = 0.1, 0.2
@@ -46,6 +48,8 @@ MOST_PROMPTS = 500
 NATURAL = 500
 POOL, HARD = 400, 64
 """General prompts among which hard negatives are looked for, and how many of all are taken."""
+KINDS, CHOOSING, CERTAIN = (1, 2, 4, 8), 4, 0.05
+"""Numbers of prototypes that are tried, and how one is chosen: docs/evaluation.md."""
 KEPT = 32
 """Validation questions and hard negatives that stay in the pack."""
 
@@ -176,19 +180,36 @@ def make_routing(
         own += natural_questions(domain, NATURAL, seed)
     tested = own_questions(held_out, seed)
     near, held, general = (look(prompts) for prompts in (own, tested, prompts_to("calibrate")))
-    first = fit_pack(base, near, held, general)
+    kinds = _kinds(base, near, general)
+    first = fit_pack(base, near, held, general, kinds=kinds)
     pool = prompts_to("base")
     pool = random.Random(seed).sample(pool, min(len(pool), POOL))
     pool += [q for other in others.values() for q in other.questions[::2]]
     scores = first.score(base.whiten(look(pool)))
     nearest = [pool[i] for i in np.argsort(-scores, kind="stable")[:HARD]]
     fitted = replace(
-        fit_pack(base, near, held, general, look(nearest)),
+        fit_pack(base, near, held, general, look(nearest), kinds),
         validation=_kept(tested),
         negatives=_kept(nearest),
     )
     measured = {n: replace(o, questions=o.questions[1::2]) for n, o in others.items()}
     return fitted, measure_routing(fitted, look, base, tested, measured)
+
+
+def _kinds(base: BaseRouting, own: F32, general: F32) -> int:
+    """How many prototypes a pack needs: one, unless more let certainly more of its questions pass.
+
+    Every CHOOSING-th question is kept apart to choose by.
+    """
+    apart = np.arange(len(own)) % CHOOSING == 0
+    best, passed = 1, np.zeros(int(apart.sum()), dtype=bool)
+    for kinds in KINDS if len(own) - len(passed) >= LEAST_PROMPTS else ():
+        card = fit_pack(base, own[~apart], own[apart], general, kinds=kinds)
+        found = card.score(base.whiten(own[apart])) >= card.threshold
+        more, fewer = int((found & ~passed).sum()), int((passed & ~found).sum())
+        if kinds == 1 or (more > fewer and mcnemar_test(more, fewer) < CERTAIN):
+            best, passed = kinds, found
+    return best
 
 
 def measure_routing(

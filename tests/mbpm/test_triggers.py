@@ -69,7 +69,7 @@ def test_a_change_makes_the_table_and_the_index_once(place: DerivedHome, made: l
     found = table.routings(base_routing(), manifests)
     for name in manifests:
         assert found[name].threshold == pack_routing(name).threshold
-        assert found[name].prototype.tolist() == pack_routing(name).prototype.tolist()
+        assert found[name].prototypes.tolist() == pack_routing(name).prototypes.tolist()
 
 
 def test_what_changes_no_pack_makes_nothing(place: DerivedHome, made: list[str]) -> None:

@@ -46,7 +46,7 @@ def packs(base: Path, whitening: BaseRouting, tmp_path: Path) -> list[Path]:
     for name in ("legal", "medical"):
         folder = tmp_path / name
         folder.mkdir()
-        prototype = rng.standard_normal(whitening.mean.size).astype(np.float32)
+        prototype = rng.standard_normal((1, whitening.mean.size)).astype(np.float32)
         routing = PackRouting(whitening.fingerprint, prototype, 0.2, 1.0, 0.0)
         (folder / ROUTING_FILE).write_bytes(routing.save())
         files = ("adapter.safetensors", ROUTING_FILE, "evals.json", "README.md")

@@ -202,6 +202,10 @@ def test_routing_data_of_another_base_is_refused(clouds: Clouds, tmp_path: Path)
         ({"prototype": np.ones(D + 1, np.float32)}, "does not fit"),
         ({"prototype": np.ones((D, 1), np.float32)}, "of 1 dimensions"),
         ({"prototype": np.ones(D, np.int32)}, "of 1 dimensions"),
+        ({"prototypes": np.ones((2, D + 1), np.float32)}, "`prototypes` does not fit"),
+        ({"prototypes": np.ones((17, D), np.float32)}, "at most 16 of 24 numbers"),
+        ({"prototypes": np.ones((0, D), np.float32)}, "does not fit"),
+        ({"prototypes": np.ones(D, np.float32)}, "of 2 dimensions"),
         ({"other": np.ones(D, np.float32)}, "has no tensor"),
         ({"threshold": "high"}, "`threshold` is not a number"),
         ({"threshold": "inf"}, "`threshold` is not a number"),
@@ -228,6 +232,37 @@ def test_damaged_routing_data_is_refused(
     save_file(tensors, file, metadata)
     with pytest.raises(IntegrityError, match=message):
         PackRouting.load(file, base)
+
+
+def test_two_kinds_of_prompts_get_two_prototypes(clouds: Clouds, tmp_path: Path) -> None:
+    base, file = clouds.base(), tmp_path / "routing.safetensors"
+    mixed, unseen = (
+        np.concatenate([clouds.own(name, count) for name in clouds.packs]) for count in (100, 50)
+    )
+    general = clouds.general(400)[0]
+    one, two = (fit_pack(base, mixed, unseen, general, kinds=kinds) for kinds in (1, 2))
+    assert (len(one.prototypes), len(two.prototypes)) == (1, 2)
+    for name in clouds.packs:
+        # an average prompt of either kind scores 1
+        assert two.score(base.whiten(clouds.own(name, 200))).mean() == pytest.approx(1, abs=0.1)
+    assert two.recall == 1.0
+    file.write_bytes(two.save())
+    assert set(load_file(file)) == {"prototypes"}
+    again = PackRouting.load(file, base)
+    np.testing.assert_array_equal(again.score(base.whiten(unseen)), two.score(base.whiten(unseen)))
+    router = Router(base, {"both": again})
+    assert [router.decide(clouds.own(n, 1)[0]).pack for n in clouds.packs] == ["both", "both"]
+    file.write_bytes(one.save())
+    assert set(load_file(file)) == {"prototype"}, "the form that every version reads"
+
+
+def test_a_kind_of_few_prompts_gets_none(clouds: Clouds) -> None:
+    base, general = clouds.base(), clouds.general(400)[0]
+    law, medicine = clouds.own("law", 100), clouds.own("medicine", 7)
+    pack = fit_pack(base, np.concatenate([law, medicine]), law, general, kinds=2)
+    assert len(pack.prototypes) == 1
+    same = np.repeat(law[:1], 20, axis=0)
+    assert len(fit_pack(base, same, law, general, kinds=4).prototypes) == 1
 
 
 def test_questions_come_back(clouds: Clouds, tmp_path: Path) -> None:

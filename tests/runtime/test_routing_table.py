@@ -37,18 +37,20 @@ OTHER = BaseRouting("c" * 64, 3, BASE.mean, BASE.whitening)
 
 def routing(prototype: np.ndarray | None = None) -> PackRouting:
     if prototype is None:
-        prototype = RNG.standard_normal(D)
+        prototype = RNG.standard_normal((1, D))
     threshold, recall, fires = RNG.uniform(0.1, 0.9, 3)
     return PackRouting(
         BASE.fingerprint,
-        prototype.astype(np.float32),
+        np.atleast_2d(prototype).astype(np.float32),
         float(threshold),
         float(recall),
         float(fires),
     )
 
 
-PACKS = {name: routing() for name in ("law", "medicine", "a-third", "weather")}
+PACKS = {name: routing() for name in ("law", "medicine", "a-third")} | {
+    "weather": routing(RNG.standard_normal((3, D)))
+}
 MANIFESTS = {name: f"{i:064x}" for i, name in enumerate(PACKS)}
 ROWS = [Row(n, MANIFESTS[n], r) for n, r in PACKS.items()]
 
@@ -80,8 +82,8 @@ def test_any_safetensors_reader_reads_it(file: Path) -> None:
     prototypes = load_file(file)["prototypes"]
     names = [row[0] for row in json.loads(read_header(file).metadata["packs"])]
     assert names == sorted(PACKS)
-    for name, prototype in zip(names, prototypes, strict=True):
-        np.testing.assert_array_equal(prototype, PACKS[name].prototype)
+    together = np.concatenate([PACKS[name].prototypes for name in names])
+    np.testing.assert_array_equal(prototypes, together)
 
 
 def test_a_table_of_another_base_or_other_packs_does_not_fit(file: Path) -> None:
@@ -98,8 +100,8 @@ def test_a_table_of_another_base_or_other_packs_does_not_fit(file: Path) -> None
 
 def test_prototypes_that_are_no_numbers_or_of_another_width(tmp_path: Path) -> None:
     file = tmp_path / "t"
-    bad = PackRouting(BASE.fingerprint, np.full(D, np.nan, np.float32), 0.5, 1.0, 0.0)
-    wide = PackRouting(BASE.fingerprint, np.ones(2 * D, np.float32), 0.5, 1.0, 0.0)
+    bad = PackRouting(BASE.fingerprint, np.full((1, D), np.nan, np.float32), 0.5, 1.0, 0.0)
+    wide = PackRouting(BASE.fingerprint, np.ones((1, 2 * D), np.float32), 0.5, 1.0, 0.0)
     for pack in (bad, wide):
         file.write_bytes(build_table(BASE, [Row("law", "1" * 64, pack)]))
         with pytest.raises(IntegrityError, match="do not fit"):
@@ -125,7 +127,7 @@ def test_no_damaged_byte_is_believed(
     # white space between the header's parts says nothing
     for name, pack in PACKS.items():
         assert found[name].threshold == pack.threshold
-        np.testing.assert_array_equal(found[name].prototype, pack.prototype)
+        np.testing.assert_array_equal(found[name].prototypes, pack.prototypes)
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -1])
@@ -151,13 +153,13 @@ def test_other_files_are_no_tables(file: Path) -> None:
 
 def test_packs_that_answer_alike_are_found(tmp_path: Path) -> None:
     law, lease = routing(), routing()
-    near = routing(law.prototype + 0.4 * RNG.standard_normal(D) * np.std(law.prototype))
+    near = routing(law.prototypes[0] + 0.4 * RNG.standard_normal(D) * np.std(law.prototypes))
     rows = [Row("law", "1" * 64, law), Row("legal", "2" * 64, near), Row("lease", "3" * 64, lease)]
     file = tmp_path / "t"
     file.write_bytes(build_table(BASE, rows))
     (pair,) = read_table(file).rivals
     assert (pair.one, pair.other) == ("law", "legal")
-    a, b = law.prototype.astype(np.float64), near.prototype.astype(np.float64)
+    a, b = law.prototypes[0].astype(np.float64), near.prototypes[0].astype(np.float64)
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert pair.similarity == pytest.approx(cosine, abs=1e-4)
     assert cosine > ALIKE

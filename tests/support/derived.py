@@ -41,7 +41,7 @@ def pack_routing(name: str, *, near: str | None = None) -> PackRouting:
         return np.random.default_rng(sum(of.encode())).standard_normal(WIDTH)
 
     prototype = direction(name) if near is None else direction(near) + 0.3 * direction(name)
-    return PackRouting(FINGERPRINT, prototype.astype(np.float32), 1 / 3, 0.9, 0.02)
+    return PackRouting(FINGERPRINT, prototype[None].astype(np.float32), 1 / 3, 0.9, 0.02)
 
 
 class DerivedHome:

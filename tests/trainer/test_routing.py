@@ -100,8 +100,33 @@ def test_questions_of_other_packs_are_hard_negatives_and_measured_apart(base: Ba
     assert not set(card.negatives) & set(asked[1::2])
 
 
+def test_questions_of_several_kinds_get_prototypes_of_their_own(base: BaseRouting) -> None:
+    """Eight subjects lie on as many axes: the direction between them points at none."""
+
+    def spread(prompts: Sequence[str]) -> F32:
+        rows = look(prompts)
+        for row, prompt in zip(rows, prompts, strict=True):
+            if prompt.startswith("matter "):
+                row[int(prompt.split()[-1]) % 8 + 4] += 9 - 18 * (int(prompt.split()[-1]) % 16 > 7)
+        return rows
+
+    def asked(count: int, start: int) -> list[Example]:
+        return [Example.of_pair(f"matter {i}", "so", str(i)) for i in range(start, start + count)]
+
+    several, measured = make_routing(spread, base, "law", asked(320, 0), asked(80, 500), 0, {})
+    assert len(several.prototypes) > 1
+    assert measured.recall > 0.9
+    assert measured.false_fires < 0.06
+    one, _ = make_routing(
+        look, base, "law", examples("lease", 60), examples("lease", 40, 100), 0, {}
+    )
+    assert one.prototypes.shape == (1, D)
+
+
 def test_a_pack_that_takes_everything_is_found_out(base: BaseRouting) -> None:
-    greedy = PackRouting("b" * 64, np.zeros(D, np.float32), threshold=-1.0, recall=1, false_fires=1)
+    greedy = PackRouting(
+        "b" * 64, np.zeros((1, D), np.float32), threshold=-1.0, recall=1, false_fires=1
+    )
     card, _ = make_routing(look, base, "tax", examples("tax", 60), examples("tax", 20, 100), 0, {})
     shy = replace(card, threshold=9.0)
     measured = measure_routing(
@@ -122,7 +147,7 @@ def test_long_questions_do_not_go_into_the_pack(base: BaseRouting) -> None:
 
 def test_installed_packs_lend_their_questions(base: BaseRouting, tmp_path: Path) -> None:
     card = PackRouting(
-        "b" * 64, np.ones(D, np.float32), 0.5, 1.0, 0.0, validation=("What is a lease?",)
+        "b" * 64, np.ones((1, D), np.float32), 0.5, 1.0, 0.0, validation=("What is a lease?",)
     )
     registry_with_base(tmp_path / "registry", tmp_path / "files")
     cli = Cli(tmp_path / "home")
