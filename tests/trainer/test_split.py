@@ -80,6 +80,19 @@ def test_too_few_examples_to_train_on() -> None:
         split_by_group(rows(9, 1))
 
 
+def test_one_group_that_is_most_of_the_data_is_named() -> None:
+    seed = next(s for s in range(100) if position("big", s) < 0.1)
+    data = rows(12, 1) + [example(f"big {i}", "big") for i in range(48)]
+    with pytest.raises(UsageError, match="beside 51 held out") as caught:
+        split_by_group(data, fraction=0.1, seed=seed)
+    assert "the group `big` has 48 of 60 examples" in str(caught.value.hint)
+
+
+def test_a_single_row_is_counted_as_one() -> None:
+    with pytest.raises(UsageError, match=r"1 example in 1 group \("):
+        split_by_group(rows(1, 1), fraction=0.1, seed=0)
+
+
 def test_held_out_data_that_is_all_in_training() -> None:
     data = [example("the same question", f"g{g}") for g in range(100)]
     with pytest.raises(UsageError, match="0 groups left after dropping"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,8 @@ def split_by_group(examples: Sequence[Example], *, fraction: float = 0.1, seed: 
     if len(train) < MIN_TRAIN_EXAMPLES:
         raise UsageError(
             f"too little data to train on: {counted(len(train), 'example')} beside "
-            f"{len(examples) - len(train):,} held out (expected at least {MIN_TRAIN_EXAMPLES})"
+            f"{len(examples) - len(train):,} held out (expected at least {MIN_TRAIN_EXAMPLES})",
+            hint=_large_group(examples),
         )
     asked = {prompt_key(e) for e in train}
     rest = [e for e in examples if e.group in held]
@@ -108,6 +110,17 @@ def split_as_given(
             f"(expected at least {MIN_TRAIN_EXAMPLES} and {MIN_HELD_OUT_GROUPS})"
         )
     return Split(tuple(e for _, e in train), tuple(e for _, e in held_out), 0)
+
+
+def _large_group(examples: Sequence[Example]) -> str | None:
+    """What to do where one group is most of the data and was held out."""
+    ((group, size),) = Counter(e.group for e in examples).most_common(1)
+    if size <= len(examples) / 2:
+        return None
+    return (
+        f"the group `{group}` has {size:,} of {len(examples):,} examples, and a group is held out "
+        "as a whole or not at all; give its rows smaller groups"
+    )
 
 
 def without_near_repeats(split: Split) -> Split:
