@@ -15,10 +15,7 @@ def print_evals(out: Output, evals: Evals) -> None:
     """Every number of an evaluation record, for people."""
     metrics = list(evals.metrics)
     if (off := evals.off_domain) is not None:
-        metrics += [
-            off.suite_active.model_copy(update={"name": "general_accuracy, pack active"}),
-            off.suite_routed.model_copy(update={"name": "general_accuracy, router decides"}),
-        ]
+        metrics += off.suites
     out.table(
         ["metric", "base", "with pack", "gain", "95 % interval", "p", "chance", "rows"],
         [_row(m) for m in metrics],

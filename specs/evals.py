@@ -92,6 +92,15 @@ class OffDomain(Contract):
     suite_routed: Metric
     """The same where the router decides."""
 
+    @property
+    def suites(self) -> tuple[Metric, Metric]:
+        """Both, named so that they can stand side by side."""
+        active, routed = self.suite_active, self.suite_routed
+        return (
+            active.model_copy(update={"name": f"{active.name}, pack active"}),
+            routed.model_copy(update={"name": f"{routed.name}, router decides"}),
+        )
+
 
 class Subject(Contract):
     """What figures are of: other bytes, or the same ones applied otherwise, have other figures."""

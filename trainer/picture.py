@@ -15,9 +15,8 @@ def draw(evals: Evals, title: str) -> str:
 
     A metric whose base is 0 has no relative gain and is left out.
     """
-    metrics = [m for m in evals.metrics if m.base]
-    if (off := evals.off_domain) is not None and off.suite_routed.base:
-        metrics.append(off.suite_routed)
+    suites: tuple[Metric, ...] = evals.off_domain.suites if evals.off_domain is not None else ()
+    metrics = [m for m in (*evals.metrics, *suites) if m.base]
     ends = [x / abs(m.base) for m in metrics for x in (m.gain_low, m.gain_high)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     span = (high - low) or 1.0

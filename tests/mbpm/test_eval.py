@@ -82,7 +82,9 @@ def test_save_keeps_it_in_the_folder_and_draws_it(world: tuple[Cli, Path], pack:
     assert kept.metrics[0].rows == 4
     assert "Measured on 4 of" in kept.notes[-1]
     assert "| response_perplexity |" in (pack / "README.md").read_text("utf-8")
-    assert (pack / "evals.svg").read_text("utf-8").startswith("<svg ")
+    picture = (pack / "evals.svg").read_text("utf-8")
+    assert picture.startswith("<svg ")
+    assert all(m.name in picture for m in (*kept.metrics, *kept.off_domain.suites))  # type: ignore[union-attr]
     assert "bit for bit the same" in result.out
     assert "KL to the base" in result.out
     assert "95 % interval" in result.out
