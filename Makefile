@@ -19,7 +19,7 @@ QUESTION := What does 'bradycardia' mean?
 TEST_ENV := OMP_NUM_THREADS=1 MBPM_TEST_HOME=$(TEST_HOME)
 
 .DEFAULT_GOAL := help
-.PHONY: help reference demo test test-slow torture sanitize lint format schemas pack-medical clean
+.PHONY: help reference demo test test-slow torture sanitize kernels-arm lint format schemas pack-medical clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{t=$$2; $$1=$$2=""; printf "  make %-14s%s\n", t, $$0}'
@@ -77,6 +77,21 @@ sanitize: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m  ## Run the native e
 	@cd $(SANITIZE) && $(SANITIZED) $(abspath $(BIN))/python -m pytest -p no:cacheprovider tests/runtime/test_native_kernels.py tests/runtime/test_native_engine.py -k 'not reference' $(PYTEST_ARGS)
 SANITIZED = LD_PRELOAD="$(foreach l,asan ubsan stdc++,$(shell $(or $(CXX),c++) -print-file-name=lib$(l).so))" \
     ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 MBPM_TEST_HOME=$(abspath $(TEST_HOME))
+
+# the kernels for 64-bit ARM in an emulator, from any machine
+ARM_CXX ?= aarch64-linux-gnu-g++
+ARM_RUN ?= qemu-aarch64 -cpu max
+ARM := .cache/kernels-arm
+SOURCES := runtime/native/src
+kernels-arm:  ## Compare the kernels for ARM with the portable ones (needs its compiler and qemu-user)
+	@for tool in $(firstword $(ARM_CXX)) $(firstword $(ARM_RUN)); do command -v $$tool > /dev/null || \
+	    { echo "skipped: there is no $$tool (on Debian and Ubuntu: g++-aarch64-linux-gnu, qemu-user)"; exit 0; }; done; \
+	set -e; mkdir -p $(ARM); flags="-std=gnu++17 -O2 -Wall -Wextra -Werror -Wno-psabi"; \
+	$(ARM_CXX) $$flags -march=armv8.2-a+dotprod -c $(SOURCES)/kernels_neon.cpp -o $(ARM)/neon.o; \
+	$(ARM_CXX) $$flags -static -pthread -o $(ARM)/kernels tests/native/kernels.cpp $(SOURCES)/cpu.cpp $(SOURCES)/pack.cpp \
+	    $(SOURCES)/kernels_portable.cpp $(SOURCES)/kernels_avx2.cpp $(SOURCES)/kernels_avx_vnni.cpp \
+	    $(SOURCES)/kernels_avx512.cpp $(ARM)/neon.o; \
+	$(ARM_RUN) $(ARM)/kernels
 
 lint: $(VENV)/.installed-dev  ## Check style, types, import direction and schemas
 	@$(BIN)/ruff check .

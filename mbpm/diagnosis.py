@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mbpm import facts
@@ -14,6 +15,7 @@ from mbpm.inventory import whole_base, whole_pack
 from mbpm.output import size
 from mbpm.registries import origins
 from mbpm.registries.config import display_names
+from specs.base_card import WEIGHTS_FILE
 from specs.errors import MbpmError
 
 if TYPE_CHECKING:
@@ -135,11 +137,12 @@ def _device(findings: _Findings) -> None:
 
 
 def _native(findings: _Findings) -> None:
-    from runtime.native import instruction_sets, why_not
+    from runtime.native import instruction_set, why_not
 
     reason = why_not()
     if reason is None:
-        findings.add("ok", "native", f"the engine for this processor: {instruction_sets()[0]}")
+        with findings.looking_at("native", "unset MBPM_ISA"):
+            findings.add("ok", "native", f"the engine for this processor: {instruction_set()}")
     else:
         findings.add(
             "note",
@@ -221,10 +224,24 @@ def _installed(home: Home, generation: Generation, findings: _Findings) -> None:
                 )
             else:
                 findings.add("ok", f"base {base.name}", text)
+            _engine_of(base.name, home.base_dir(base), findings)
     for pack in generation.packs:
         with findings.looking_at(f"pack {pack.name}", f"`mbpm install {pack.name} --reinstall`"):
             _pack(home, pack, generation)
             findings.add("ok", f"pack {pack.name}", pack.version)
+
+
+def _engine_of(name: str, folder: Path, findings: _Findings) -> None:
+    from runtime.gguf_file import model_config, open_gguf
+    from runtime.native import UnsupportedError, check_supported, why_not
+
+    if why_not() is not None:
+        return
+    file = folder / WEIGHTS_FILE
+    try:
+        check_supported(model_config(open_gguf(file)), file)
+    except UnsupportedError as error:
+        findings.add("note", f"base {name}", f"{error.message}; torch answers, more slowly")
 
 
 def _pack(home: Home, pack: InstalledPack, generation: Generation) -> None:

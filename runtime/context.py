@@ -34,10 +34,21 @@ def no_memory(card: Card, capacity: int) -> DoesNotFitError:
 
 def check_room(cache: Cache, tokens: int) -> None:
     """Raises:
+    ValueError: there are no tokens.
     DoesNotFitError: `cache` has no room for so many more tokens.
     """
+    if tokens < 1:
+        raise ValueError("there are no tokens to append")
     if cache.length + tokens > cache.capacity:
         raise DoesNotFitError(
             f"{cache.length + tokens:,} tokens do not fit a context of {cache.capacity:,}",
             hint="a larger `--context` holds more",
         )
+
+
+def check_layer(layer: int | None, layers: int) -> None:
+    """Raises:
+    ValueError: hidden states of a layer are wanted that is not there.
+    """
+    if layer is not None and not 0 <= layer < layers:
+        raise ValueError(f"there is no layer {layer} (there are {layers})")

@@ -103,6 +103,7 @@ class Engine(Protocol):
 
         Raises:
             DoesNotFitError: the cache has no room for them.
+            ValueError: there are no tokens, or no such layer.
         """
 
     def load_adapter(self, pack_dir: Path) -> int:

@@ -108,13 +108,15 @@ def load_engine(
 
     Args:
         engine: `native`, `torch`, or `auto`: the native engine on the processor where it was
-            built, and torch otherwise, which is also what CUDA and float32 need.
+            built and computes this base, and torch otherwise, which is also what CUDA and float32
+            need.
         layers: use only the first ones, for hidden states alone.
         say: told in words what takes seconds.
 
     Raises:
         UsageError: there is no such engine or device here, or the two do not go together.
         IntegrityError: the base is damaged.
+        UnsupportedError: the native engine was asked for and does not compute this base.
     """
     if engine not in ENGINES:
         raise UsageError(f"`{engine}` is not an engine (expected {', '.join(ENGINES)})")
@@ -128,14 +130,19 @@ def load_engine(
             hint="`--engine torch` does",
         )
     if engine != "torch" and precision != "float32" and _on_the_cpu(engine, device):
-        from runtime.native import why_not
+        from runtime.native import UnsupportedError, why_not
 
         reason = why_not()
         if reason is None:
             from runtime.native.engine import NativeEngine
 
-            return NativeEngine(base_dir, precision=precision, layers=layers, say=say)
-        if engine == "native":
+            try:
+                return NativeEngine(base_dir, precision=precision, layers=layers, say=say)
+            except UnsupportedError as error:
+                if engine == "native" or precision == "int4":
+                    raise
+                say(f"{error.message}; torch answers, more slowly")
+        elif engine == "native":
             raise UsageError(
                 f"the native engine is not here: {reason}",
                 hint="`mbpm doctor` tells how to get it; `--engine torch` always works",

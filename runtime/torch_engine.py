@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from runtime.adapter import ActiveDelta, Adapter, load_adapter
-from runtime.context import check_context, check_room, no_memory
+from runtime.context import check_context, check_layer, check_room, no_memory
 from runtime.engine import ActiveAdapter, Cache, Forward, Logits, ModelConfig
 from runtime.gguf_file import model_config, open_gguf
 from runtime.model import KVCache, Model
@@ -112,6 +112,7 @@ class TorchEngine:
         """Append tokens to the cache; see `Engine.forward`."""
         assert isinstance(cache, KVCache)
         check_room(cache, len(tokens))
+        check_layer(hidden_layer, len(self.model.layers))
         active = [(self._adapters[a.slot], a.weight) for a in adapters if a.weight != 0.0]
         delta = ActiveDelta(active) if active else None
         ids = torch.tensor([list(tokens)], dtype=torch.long)

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specs.errors import MbpmError, UsageError
+
+if TYPE_CHECKING:
+    from runtime.engine import ModelConfig
+
+
+class UnsupportedError(MbpmError):
+    """A base of a shape that the native engine does not compute."""
+
 
 def why_not() -> str | None:
     """Why the native engine cannot run here, in words; None where it can."""
@@ -14,8 +28,35 @@ def why_not() -> str | None:
     return None
 
 
-def instruction_sets() -> list[str]:
-    """What the engine can use of this processor, best first; it must be here (`why_not`)."""
+def check_supported(config: ModelConfig, file: Path) -> None:
+    """See that the engine computes models of this shape; it must be here (`why_not`).
+
+    Raises:
+        UnsupportedError: it does not.
+    """
     from runtime.native import _native
 
-    return _native.instruction_sets()
+    reason = _native.unsupported(asdict(config))
+    if reason:
+        raise UnsupportedError(
+            f"{file}: the native engine does not compute this model: {reason}",
+            hint="`--engine torch` does",
+        )
+
+
+def instruction_set(asked: str = "") -> str:
+    """What the engine uses of this processor; it must be here (`why_not`).
+
+    Args:
+        asked: One by name; without, that of `MBPM_ISA`, or else the best.
+
+    Raises:
+        UsageError: The processor or the build has none of this name.
+    """
+    from runtime.native import _native
+
+    known = _native.instruction_sets()
+    asked = asked or os.environ.get("MBPM_ISA", "")
+    if asked and asked not in known:
+        raise UsageError(f"this processor cannot run `{asked}` (it has {', '.join(known)})")
+    return asked or known[0]

@@ -8,16 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from runtime.context import check_context, check_room, no_memory
+from runtime.context import check_context, check_layer, check_room, no_memory
 from runtime.engine import F32, ActiveAdapter, Cache, Forward, Logits
 from runtime.modules import PROJECTIONS, module_path
-from runtime.native import _native
+from runtime.native import _native, check_supported, instruction_set
 from runtime.native.adapter_file import read_adapter
-from runtime.native.packed import PRECISIONS, Packed, Say, open_packed
+from runtime.native.packed import PRECISIONS, Packed, Say, open_packed, packed_file
 from specs.attach import SUFFIX_A, SUFFIX_B
 from specs.errors import DoesNotFitError, UsageError
 from specs.stored import read_card
@@ -67,28 +66,36 @@ class NativeEngine:
         precision: `packed`, as the file has it, or `int4`, rounded to 4 bits.
         layers: use only the first ones, for hidden states alone: there are no logits then.
         threads: by default `cores()`.
-        isa: instruction set by name; the best this processor has by default.
+        isa: instruction set by name; by default what `instruction_set` says.
         say: told in words when weights have to be prepared first.
 
         Raises:
             UsageError: no such instruction set here, or no such precision.
             DoesNotFitError: there is too little memory.
+            UnsupportedError: the engine does not compute models of this shape.
             MbpmError: as `open_packed`.
         """
         self.card = read_card(base_dir)
         if precision not in PRECISIONS:
             raise UsageError(f"the native engine has no precision `{precision}`")
-        known = _native.instruction_sets()
-        if isa and isa not in known:
-            raise UsageError(f"this processor cannot run `{isa}` (it has {', '.join(known)})")
+        isa = instruction_set(isa)
+        file = packed_file(base_dir, precision)
         try:
+            if not file.exists():  # before anything is packed
+                from runtime.gguf_file import model_config, open_gguf
+                from specs.base_card import WEIGHTS_FILE
+
+                weights = base_dir / WEIGHTS_FILE
+                check_supported(model_config(open_gguf(weights)), weights)
             packed = open_packed(base_dir, self.card.fingerprint, precision, say)
-            self._base = _base(packed, layers, isa or known[0], threads or cores())
+            check_supported(packed.config, file)
+            self._base = _base(packed, layers, isa, threads or cores())
         except MemoryError:
             raise DoesNotFitError(
                 f"no memory for {self.card.name} ({self.card.resident_bytes:,} bytes of weights)"
             ) from None
         self.config = packed.config
+        self._layers = self.config.layers if layers is None else min(layers, self.config.layers)
         self._weights = int(packed.bytes.size)
         self._slots: dict[int, _native.Slot] = {}
         self._next_slot = 1
@@ -122,7 +129,9 @@ class NativeEngine:
         """Append tokens to the cache; see `Engine.forward`."""
         assert isinstance(cache, NativeCache)
         check_room(cache, len(tokens))
-        ids = [int(t) for t in tokens]
+        check_layer(hidden_layer, self._layers)
+        ids = self._ids(tokens)
+        _check_active(self._active(adapters, 0, 1))
         scored = len(ids) if logits == "all" else 1
         hidden = None
         with self._fits(f"the scores of {scored:,} tokens"):
@@ -154,14 +163,22 @@ class NativeEngine:
         """
         for row in rows:
             check_room(row.cache, 1)
-        with self._fits(f"the scores of {len(rows):,} tokens"):
-            scores = np.empty((len(rows), self.config.vocab_size), np.float32)
+        # all is looked at before any sequence advances
+        if len({id(row.cache) for row in rows}) < len(rows):
+            raise ValueError("a sequence has one next token, and a cache is there twice")
+        ids = self._ids([row.token for row in rows])
+        passes = []
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
             active = [a for i, row in enumerate(part) for a in self._active(row.adapters, i, i + 1)]
+            passes.append((part, _merged(active)))
+            _check_active(passes[-1][1])
+        with self._fits(f"the scores of {len(rows):,} tokens"):
+            scores = np.empty((len(rows), self.config.vocab_size), np.float32)
+        for number, (part, active) in enumerate(passes):
             self._run(
-                [row.cache for row in part], [int(row.token) for row in part], _merged(active),
-                scores[start : start + BATCH], None, None,
+                [row.cache for row in part], ids[number * BATCH : (number + 1) * BATCH], active,
+                scores[number * BATCH : (number + 1) * BATCH], None, None,
             )  # fmt: skip
         return scores
 
@@ -174,8 +191,6 @@ class NativeEngine:
         hidden_layer: int | None,
         hidden: F32 | None,
     ) -> None:
-        if len(active) > ACTIVE:
-            raise UsageError(f"{len(active)} adapters at once are more than the {ACTIVE} allowed")
         held = [c.native for c in caches if isinstance(c, NativeCache)]
         layer = -1 if hidden_layer is None else hidden_layer
         with self._fits(f"{len(tokens):,} tokens more"):
@@ -192,6 +207,15 @@ class NativeEngine:
                 f"no memory for {what} beside what {self.card.name} holds (bytes: {held})",
                 hint="a smaller `--context` needs less, and so does `--pack none`",
             ) from None
+
+    def _ids(self, tokens: Sequence[int]) -> list[int]:
+        ids = [int(t) for t in tokens]
+        for token in (min(ids, default=0), max(ids, default=0)):
+            if not 0 <= token < self.config.vocab_size:
+                raise ValueError(
+                    f"there is no token {token} (there are {self.config.vocab_size:,})"
+                )
+        return ids
 
     def _active(
         self, adapters: Sequence[ActiveAdapter], first: int, last: int
@@ -265,6 +289,11 @@ class NativeCache:
         self.native.truncate(length)
 
 
+def _check_active(active: Sequence[object]) -> None:
+    if len(active) > ACTIVE:
+        raise UsageError(f"{len(active)} adapters at once are more than the {ACTIVE} allowed")
+
+
 def _merged(
     active: list[tuple[_native.Slot, float, int, int]],
 ) -> list[tuple[_native.Slot, float, int, int]]:
@@ -280,10 +309,6 @@ def _merged(
 
 def _base(packed: Packed, layers: int | None, isa: str, threads: int) -> _native.Base:
     config = packed.config
-    shape: dict[str, Any] = {
-        **asdict(config),
-        "wide_keys": config.qkv_bias,
-    }
     blocks = []
     for layer in range(config.layers)[:layers]:
         block = f"blk.{layer}"
@@ -294,6 +319,6 @@ def _base(packed: Packed, layers: int | None, isa: str, threads: int) -> _native
     embedding = packed.matrices["token_embd.weight"]
     head = packed.matrices.get("output.weight", embedding) if layers is None else None
     return _native.base(
-        packed.bytes, shape, blocks, packed.vectors["output_norm.weight"], embedding, head,
+        packed.bytes, asdict(config), blocks, packed.vectors["output_norm.weight"], embedding, head,
         isa, threads,
     )  # fmt: skip

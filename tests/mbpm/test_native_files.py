@@ -58,3 +58,17 @@ def test_engines_that_do_not_go_with_the_rest(real_home: RealHome) -> None:
     assert done.returncode == 2 and "is not an engine" in done.stderr
     done = real_home("run", "Hello", "--engine", "torch", "--precision", "int4")
     assert done.returncode == 2 and "is the native engine's" in done.stderr
+
+
+def test_doctor_names_the_instruction_set_and_bases_that_torch_answers(
+    real_home: RealHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = Cli(real_home.path)
+    monkeypatch.setenv("MBPM_ISA", "portable")
+    assert "the engine for this processor: portable" in cli.ok("doctor", "--offline").out
+    monkeypatch.setattr("runtime.native._native.unsupported", lambda config: "its heads are odd")
+    found = cli.ok("doctor", "--offline").out
+    assert "does not compute this model: its heads are odd; torch answers, more slowly" in found
+    monkeypatch.setenv("MBPM_ISA", "sse9")
+    done = cli("doctor", "--offline")
+    assert done.code == 1 and "cannot run `sse9`" in done.out

@@ -185,6 +185,17 @@ def test_instruction_sets_agree(base: Path, engine: NativeEngine, isa: str) -> N
     ids = list(range(2000, 2020))
     other = NativeEngine(base, threads=1, isa=isa)
     assert divergence(logits(engine, ids, []), logits(other, ids, [])) < 5e-4
+    assert chosen(other, ids, 6) == chosen(engine, ids, 6)
+
+
+def chosen(engine: NativeEngine, ids: list[int], count: int) -> list[int]:
+    """The likeliest tokens, one after the other."""
+    cache, tokens = engine.new_cache(len(ids) + count), list(ids)
+    for _ in range(count):
+        scores = engine.forward(cache, tokens[cache.length :]).logits
+        assert scores is not None
+        tokens.append(int(scores[0].argmax()))
+    return tokens[len(ids) :]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])

@@ -19,6 +19,7 @@ constexpr int PLANES = 2;        // 8-bit halves of an activation
 constexpr int KEYS = 64;         // tokens of a block of keys and values
 constexpr int MAX_HEAD = 256;    // largest head size
 constexpr int MAX_QUERIES = 16;  // queries that one call of `attend` answers
+constexpr int SHRINK = 8;        // ranks that one pass over an activation computes
 
 enum Format : int {
     Q4 = 0,   // nibbles, w = scale * q + offset
@@ -60,6 +61,12 @@ struct Activations {
     int tokens = 0;
 };
 
+// Lines of 64 bytes that a later step reads, fetched from memory while a product is computed.
+struct Ahead {
+    const void* data = nullptr;
+    int lines = 0;
+};
+
 // Keys and values of one key/value head, in blocks of KEYS tokens:
 //   keys    int8 or float16 [KEYS / 16][d][16]
 //   values  int8 [KEYS][d]
@@ -87,13 +94,14 @@ struct Attend {
 struct Kernels {
     const char* name;
     // out[tiles][tokens][16] = rows of tiles [tile, tile + count) times every token's activations
-    void (*linear)(const Matrix&, int tile, int count, const Activations&, float* out);
+    void (*linear)(const Matrix&, int tile, int count, const Activations&, const Ahead&, float* out);
     // one token's x[columns] into q[g * tokens * 64 ...] and side[g * tokens]
     void (*quantise)(const float* x, int columns, int tokens, int8_t* q, Side* side);
     void (*rms_norm)(const float* x, const float* weight, int n, float eps, float* y);
     // y[i] = silu(gate[i]) * up[i]
     void (*swiglu)(const float* gate, const float* up, int n, float* y);
-    // s[tokens][stride], s[t][j] = gain[j] * sum_k a[j][k] x[t][k], a float16 [rank][columns]
+    // s[tokens][stride], s[t][j] = gain[j] * sum_k a[j][k] x[t][k], a float16 in blocks of SHRINK
+    // ranks (the last of fewer), each [columns / 16][ranks][16]
     void (*shrink)(const uint16_t* a, int rank, int columns, const float* x, int ld, int tokens,
                    const float* gain, float* s, int stride);
     // y[tokens][16] += sum_j s[t][j] b[j][16], b float16 [rank][16]
@@ -109,6 +117,12 @@ struct Kernels {
     const Training<uint16_t>* training;    // on bfloat16
     const Training<float>* training_wide;  // on float32
 };
+
+// Where a[rank][columns] of a low-rank pair is kept, as `shrink` reads it.
+inline size_t shrink_at(int ranks, int columns, int rank, int column) {
+    const int block = rank / SHRINK * SHRINK, n = ranks - block < SHRINK ? ranks - block : SHRINK;
+    return size_t(block) * columns + (size_t(column / TILE) * n + (rank - block)) * TILE + column % TILE;
+}
 
 // Null where the build has no such instructions, whatever this processor can do.
 const Kernels* portable_kernels();

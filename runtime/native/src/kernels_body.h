@@ -5,6 +5,18 @@
 constexpr int PARTS = TILE / W;  // vectors that hold one word of every row of a tile
 constexpr int AHEAD = 4096;      // bytes that weights are prefetched ahead
 
+// A share of `Ahead` with every group of columns: all at once would hold up the products.
+struct Fetch {
+    const char* at;
+    const char* end;
+    int per;
+    Fetch(const Ahead& a, int groups)
+        : at((const char*)a.data), end(at + 64 * (size_t)a.lines), per(64 * ((a.lines + groups - 1) / groups)) {}
+    void some() {
+        for (int i = 0; i < per && at < end; i += 64, at += 64) __builtin_prefetch(at, 0, 2);
+    }
+};
+
 template <Format F>
 struct Traits {
     static constexpr bool small = F == Q4 || F == Q4S || F == Q5;
@@ -51,13 +63,14 @@ INLINE VF product(const VU (&w)[8], VF scale, VF offset, const int8_t* q, const 
 
 // At most eight tokens: sums stay in registers.
 template <Format F, int M>
-static void rows_few(const uint8_t* p, int groups, const Activations& x, const uint8_t* table,
-                     float* out) {
+static void rows_few(const uint8_t* p, int groups, const Activations& x, Fetch fetch,
+                     const uint8_t* table, float* out) {
     VF acc[PARTS][M] = {};
     const int8_t* q = x.q;
     const Side* side = x.side;
     for (int g = 0; g < groups; g++) {
         for (int at = 0; at < TILE_BYTES[F]; at += 64) prefetch(p + AHEAD + at);
+        fetch.some();
         for (int s = 0; s < PARTS; s++) {
             VU w[8];
             unpack<F>(p, s, table, w);
@@ -77,8 +90,8 @@ static void rows_few(const uint8_t* p, int groups, const Activations& x, const u
 
 // Many tokens: a tile is unpacked once, and sums stay in the first-level cache.
 template <Format F>
-static void rows_many(const uint8_t* p, int groups, const Activations& x, const uint8_t* table,
-                      float* out) {
+static void rows_many(const uint8_t* p, int groups, const Activations& x, Fetch,
+                      const uint8_t* table, float* out) {
     const int tokens = x.tokens;
     __builtin_memset(out, 0, sizeof(float) * TILE * tokens);
     const int8_t* q = x.q;
@@ -111,7 +124,8 @@ static void rows_many(const uint8_t* p, int groups, const Activations& x, const 
 }
 
 template <Format F>
-static void linear_of(const Matrix& m, int tile, int count, const Activations& x, float* out) {
+static void linear_of(const Matrix& m, int tile, int count, const Activations& x, const Ahead& ahead,
+                      float* out) {
     uint8_t table[16];
     for (int i = 0; i < 16; i++) table[i] = (uint8_t)(m.codebook[i] + 128);
     const int groups = m.groups();
@@ -127,16 +141,17 @@ static void linear_of(const Matrix& m, int tile, int count, const Activations& x
         case 8: rows = rows_few<F, 8>; break;
     }
     for (int i = 0; i < count; i++, out += size_t(TILE) * x.tokens)
-        rows(m.data + (tile + i) * m.row_bytes(), groups, x, table, out);
+        rows(m.data + (tile + i) * m.row_bytes(), groups, x, Fetch(ahead, groups), table, out);
 }
 
-static void linear(const Matrix& m, int tile, int count, const Activations& x, float* out) {
+static void linear(const Matrix& m, int tile, int count, const Activations& x, const Ahead& ahead,
+                   float* out) {
     switch (m.format) {
-        case Q4: return linear_of<Q4>(m, tile, count, x, out);
-        case Q4S: return linear_of<Q4S>(m, tile, count, x, out);
-        case Q4C: return linear_of<Q4C>(m, tile, count, x, out);
-        case Q5: return linear_of<Q5>(m, tile, count, x, out);
-        default: return linear_of<Q8>(m, tile, count, x, out);
+        case Q4: return linear_of<Q4>(m, tile, count, x, ahead, out);
+        case Q4S: return linear_of<Q4S>(m, tile, count, x, ahead, out);
+        case Q4C: return linear_of<Q4C>(m, tile, count, x, ahead, out);
+        case Q5: return linear_of<Q5>(m, tile, count, x, ahead, out);
+        default: return linear_of<Q8>(m, tile, count, x, ahead, out);
     }
 }
 
@@ -194,60 +209,57 @@ static void swiglu(const float* gate, const float* up, int n, float* y) {
 }
 
 template <int R>
-INLINE void shrink_rows(const uint16_t* a, int columns, const float* x, const float* gain, float* s) {
+static void shrink_rows(const uint16_t* a, int columns, const float* x, const float* gain, float* s) {
     VF acc[R] = {};
-    for (int k = 0; k < columns; k += W) {
-        VF v = load<VF>(x + k);
+    for (int k = 0; k < columns; k += TILE, a += R * TILE)
+        for (int part = 0; part < TILE; part += W) {
+            VF v = load<VF>(x + k + part);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) acc[r] += load_half(a + size_t(r) * columns + k) * v;
-    }
+            for (int r = 0; r < R; r++) acc[r] += load_half(a + r * TILE + part) * v;
+        }
     for (int r = 0; r < R; r++) s[r] = sum(acc[r]) * gain[r];
 }
 
 static void shrink(const uint16_t* a, int rank, int columns, const float* x, int ld, int tokens,
                    const float* gain, float* s, int stride) {
-    for (int r = 0; r < rank;) {
-        const int n = rank - r >= 8 ? 8 : rank - r >= 4 ? 4 : 1;
-        for (int t = 0; t < tokens; t++) {
-            const float* v = x + size_t(t) * ld;
-            float* to = s + size_t(t) * stride + r;
-            const uint16_t* from = a + size_t(r) * columns;
-            if (n == 8) shrink_rows<8>(from, columns, v, gain + r, to);
-            else if (n == 4) shrink_rows<4>(from, columns, v, gain + r, to);
-            else shrink_rows<1>(from, columns, v, gain + r, to);
+    constexpr decltype(&shrink_rows<1>) of[SHRINK] = {
+        shrink_rows<1>, shrink_rows<2>, shrink_rows<3>, shrink_rows<4>,
+        shrink_rows<5>, shrink_rows<6>, shrink_rows<7>, shrink_rows<8>};
+    for (int r = 0; r < rank; r += SHRINK, a += SHRINK * columns)
+        for (int t = 0; t < tokens; t++)
+            of[(rank - r < SHRINK ? rank - r : SHRINK) - 1](a, columns, x + size_t(t) * ld, gain + r,
+                                                           s + size_t(t) * stride + r);
+}
+
+static void expand_one(const uint16_t* b, int rank, const float* s, float* y) {
+    for (int part = 0; part < PARTS; part++, b += W, y += W) {
+        VF even = load<VF>(y), odd = {};
+        int j = 0;
+        for (; j + 2 <= rank; j += 2) {
+            even += load_half(b + j * TILE) * s[j];
+            odd += load_half(b + (j + 1) * TILE) * s[j + 1];
         }
-        r += n;
+        if (j < rank) even += load_half(b + j * TILE) * s[j];
+        store(y, even + odd);
     }
 }
 
 static void expand(const uint16_t* b, int rank, const float* s, int stride, int tokens, float* y) {
-    for (int part = 0; part < PARTS; part++) {
-        const uint16_t* from = b + part * W;
-        float* to = y + part * W;
-        int t = 0;
-        for (; t + 4 <= tokens; t += 4) {
-            const float* v = s + size_t(t) * stride;
+    int t = 0;
+    for (; t + 4 <= tokens; t += 4, s += 4 * size_t(stride), y += 4 * TILE)
+        for (int part = 0; part < PARTS; part++) {
+            const uint16_t* from = b + part * W;
+            float* to = y + part * W;
             VF acc[4];
-            for (int i = 0; i < 4; i++) acc[i] = load<VF>(to + (t + i) * TILE);
+            for (int i = 0; i < 4; i++) acc[i] = load<VF>(to + i * TILE);
             for (int j = 0; j < rank; j++) {
                 VF w = load_half(from + j * TILE);
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) acc[i] += w * v[size_t(i) * stride + j];
+                for (int i = 0; i < 4; i++) acc[i] += w * s[size_t(i) * stride + j];
             }
-            for (int i = 0; i < 4; i++) store(to + (t + i) * TILE, acc[i]);
+            for (int i = 0; i < 4; i++) store(to + i * TILE, acc[i]);
         }
-        for (; t < tokens; t++) {
-            const float* v = s + size_t(t) * stride;
-            VF even = load<VF>(to + t * TILE), odd = {};
-            int j = 0;
-            for (; j + 2 <= rank; j += 2) {
-                even += load_half(from + j * TILE) * v[j];
-                odd += load_half(from + (j + 1) * TILE) * v[j + 1];
-            }
-            if (j < rank) even += load_half(from + j * TILE) * v[j];
-            store(to + t * TILE, even + odd);
-        }
-    }
+    for (; t < tokens; t++, s += stride, y += TILE) expand_one(b, rank, s, y);
 }
 
 // Scores of N queries with the 64 keys of a block; `tiles` of 16 keys are looked at.

@@ -1,16 +1,15 @@
 // The decoder (llama and qwen2): one forward pass over packed weights, caches and adapters.
 #pragma once
 
-#include <cstdlib>
+#include <array>
 #include <initializer_list>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <new>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "adapter.h"
 #include "kernels.h"
 #include "pool.h"
 
@@ -19,15 +18,12 @@ namespace mbpm {
 constexpr int MAX_ROWS = 128;   // tokens of one pass
 constexpr int MAX_BATCH = 16;   // sequences of one pass
 constexpr int MAX_PAIRS = 16;   // (row range, adapter) pairs of one pass
-
-enum Projection : int { Q, K, V, O, GATE, UP, DOWN, PROJECTIONS };
-enum Group : int { QKV, OUT, GATE_UP, DOWN_ONLY, GROUPS };
-constexpr Group GROUP_OF[PROJECTIONS] = {QKV, QKV, QKV, OUT, GATE_UP, GATE_UP, DOWN_ONLY};
+constexpr int MAX_SPLITS = 64;  // parts of the keys that attention is cut into
 
 struct Shape {
     int layers, hidden, ffn, heads, kv_heads, head_dim, vocabulary;
     float theta, eps;
-    bool wide_keys;
+    bool wide_keys;  // float16 keys: biases of qwen2 make them uneven
 };
 
 struct Layer {
@@ -37,25 +33,9 @@ struct Layer {
     const float* bias[3] = {};  // of Q, K and V; null where there is none
 };
 
-// Zeroed bytes that take no memory before they are touched.
-class Bytes {
-public:
-    explicit Bytes(size_t size) : data_(static_cast<uint8_t*>(std::calloc(size ? size : 1, 1))), size_(size) {
-        if (!data_) throw std::bad_alloc();
-    }
-    ~Bytes() { std::free(data_); }
-    Bytes(const Bytes&) = delete;
-    Bytes& operator=(const Bytes&) = delete;
-    uint8_t* data() const { return data_; }
-    size_t size() const { return size_; }
-
-private:
-    uint8_t* data_;
-    size_t size_;
-};
-
-class Model;
 struct LinearStep;
+struct Lows;
+struct Kept;
 
 // Keys and values of one sequence: blocks of 64 tokens, each [layers][kv_heads] of HeadLayout.
 class Cache {
@@ -80,45 +60,6 @@ private:
     const int capacity_;
     int length_ = 0, most_ = 0;
     Bytes bytes_;
-};
-
-// One low-rank pair of an adapter file: y += gain * B (A x).
-struct Pair {
-    int layer;
-    Projection projection;
-    int rank;
-    const float* a;  // [rank, in]
-    const float* b;  // [out, rank]
-    float gain;
-};
-
-// An adapter in a slot: float16 A [rank][in] of a group's projections one after the other, and
-// float16 B in tiles [out / 16][rank][16].
-class Adapter {
-public:
-    struct Part {
-        const uint16_t* b = nullptr;
-        int rank = 0, offset = 0;  // where its ranks begin among the group's
-    };
-    struct Shared {
-        const uint16_t* a = nullptr;
-        const float* gain = nullptr;
-        int rank = 0;
-    };
-    Adapter(std::shared_ptr<Model> model, const std::vector<Pair>& pairs);
-    ~Adapter();
-    size_t bytes() const { return slot_->size(); }
-    const Part* parts(int layer) const { return &parts_[size_t(layer) * PROJECTIONS]; }
-    const Shared& shared(int layer, Group g) const { return shared_[size_t(layer) * GROUPS + g]; }
-    int most_rank() const { return most_rank_; }
-    const Model* model() const { return model_.get(); }
-
-private:
-    std::shared_ptr<Model> model_;
-    std::vector<Part> parts_;
-    std::vector<Shared> shared_;
-    std::unique_ptr<Bytes> slot_;
-    int most_rank_ = 0;
 };
 
 struct Active {
@@ -159,23 +100,20 @@ public:
     void give_slot(std::unique_ptr<Bytes> slot);
     size_t spare_bytes() const;
 
-    // GB/s of reading the weights of the layers with all threads: the roof of decoding.
+    // GB/s of reading every weight that a token reads with all threads: the roof of decoding.
     double bandwidth();
 
 private:
     void check(const Pass& pass) const;
-    void reserve(int rows, int logit_rows, int ranks);
-    Activations quantised(const float* x, int columns, int rows);
-    Activations normed(const float* x, const float* weight, int rows);
-    void quantise_row(int row);
-    void norm_row(int row);
-    void rotate_and_store(int row);
-    void each_row(int rows, void (Model::*f)(int));
-    void shrink(int layer, Group g, const float* x, int columns, const Pass& pass);
-    void linear(int layer, std::initializer_list<Projection> projections, const Activations& x,
-                float* y, int ld, int mode, const Pass& pass);
+    void reserve(int rows, int ranks);
+    void embed(const Pass& pass);
+    Lows lows_of(const Pass& pass);
+    Activations activations(const float* x, const float* norm, int columns, int rows, Group group,
+                            const Lows& lows);
+    void linear(std::initializer_list<Projection> projections, const Activations& x, float* y, int ld,
+                int mode, const Lows& lows);
     void run(LinearStep& step, size_t row_bytes);
-    void attend(int layer, const Pass& pass);
+    void attend(const Kept& kept, int rows);
 
     std::vector<Layer> layers_;
     const float* output_norm_;
@@ -187,17 +125,14 @@ private:
     std::multimap<size_t, std::unique_ptr<Bytes>> spare_;
 
     // scratch of one pass
-    int rows_ = 0, q_columns_ = 0;
-    std::vector<float> x_, h_, qkv_, mixed_, ffn_, rotation_, shrunk_, partial_, gains_;
+    std::vector<float> x_, qkv_, q_, mixed_, ffn_, rotation_, shrunk_, partial_;
     std::vector<int8_t> codes_;
     std::vector<Side> sides_;
-    const Pass* pass_ = nullptr;
-    int layer_ = 0;
     std::vector<int> positions_;
-    const float* norm_in_ = nullptr;
-    const float* norm_weight_ = nullptr;
-    int norm_columns_ = 0;
 };
+
+// Why the engine cannot run a model of this shape, in words; empty where it can.
+std::string unsupported(const Shape& shape);
 
 // Row `row` of a matrix as float32 [columns].
 void dequantise_row(const Matrix& m, int row, float* out);

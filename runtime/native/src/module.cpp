@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
@@ -75,15 +76,19 @@ struct Base {
     std::shared_ptr<Model> model;
 };
 
+Shape shape_of(nb::dict config) {
+    auto integer = [&](const char* key) { return nb::cast<int>(config[key]); };
+    return {integer("layers"),     integer("hidden_size"), integer("ffn_size"),
+            integer("heads"),      integer("kv_heads"),    integer("head_dim"),
+            integer("vocab_size"), nb::cast<float>(config["rope_theta"]),
+            nb::cast<float>(config["norm_eps"]), nb::cast<bool>(config["qkv_bias"])};
+}
+
 std::shared_ptr<Base> make_base(Blob file, nb::dict config, const std::vector<LayerAt>& layers,
                                 int64_t output_norm, const MatrixAt& embedding,
                                 const std::optional<MatrixAt>& head, const std::string& isa,
                                 int threads) {
-    auto integer = [&](const char* key) { return nb::cast<int>(config[key]); };
-    Shape s{integer("layers"),   integer("hidden_size"), integer("ffn_size"),
-            integer("heads"),    integer("kv_heads"),    integer("head_dim"),
-            integer("vocab_size"), nb::cast<float>(config["rope_theta"]),
-            nb::cast<float>(config["norm_eps"]), nb::cast<bool>(config["wide_keys"])};
+    Shape s = shape_of(config);
     s.layers = int(layers.size());
 #if defined(__GLIBC__)
     // reading a tokenizer frees tens of megabytes, which the C library keeps: give them back
@@ -127,15 +132,19 @@ std::shared_ptr<Base> make_base(Blob file, nb::dict config, const std::vector<La
     return std::shared_ptr<Base>(new Base{file, model});
 }
 
-struct Sequence {  // a cache that keeps the mapping alive
+// What a pass reads keeps the mapping alive, and waits for helpers before it goes: without holding
+// up the interpreter.
+template <class T>
+struct Held {
     std::shared_ptr<Base> base;
-    Cache cache;
+    std::unique_ptr<T> own;
+    ~Held() {
+        nb::gil_scoped_release release;
+        own.reset();
+    }
 };
-
-struct Slot {
-    std::shared_ptr<Base> base;
-    Adapter adapter;
-};
+using Sequence = Held<Cache>;
+using Slot = Held<Adapter>;
 
 std::shared_ptr<Slot> make_adapter(std::shared_ptr<Base> base,
                                    const std::vector<std::tuple<int, int, Table, Table, float>>& pairs) {
@@ -153,17 +162,18 @@ std::shared_ptr<Slot> make_adapter(std::shared_ptr<Base> base,
         made.push_back({layer, Projection(projection), int(rank), a.data(), b.data(), gain});
     }
     nb::gil_scoped_release release;
-    return std::shared_ptr<Slot>(new Slot{base, Adapter(base->model, made)});
+    auto own = std::make_unique<Adapter>(base->model, made);
+    return std::shared_ptr<Slot>(new Slot{std::move(base), std::move(own)});
 }
 
 void forward(Base& base, const std::vector<Sequence*>& sequences, const std::vector<int>& tokens,
              const std::vector<std::tuple<Slot*, float, int, int>>& active,
              std::optional<Out2> logits, int hidden_layer, std::optional<Out2> hidden) {
     Pass pass;
-    for (Sequence* s : sequences) pass.caches.push_back(&s->cache);
+    for (Sequence* s : sequences) pass.caches.push_back(s->own.get());
     pass.tokens = tokens;
     for (const auto& [slot, weight, first, last] : active)
-        pass.active.push_back({&slot->adapter, weight, first, last});
+        pass.active.push_back({slot->own.get(), weight, first, last});
     if (logits) {
         if (logits->shape(1) != size_t(base.model->shape.vocabulary)) throw std::invalid_argument("logits of another width");
         pass.logits = logits->data();
@@ -208,7 +218,7 @@ Result test_linear(const std::string& isa, Blob tiles, const std::string& format
         k.quantise(x.data() + size_t(t) * columns, columns, tokens,
                    q.data() + size_t(t) * PLANES * mbpm::GROUP, side.data() + t);
     std::vector<float> out(size_t(m.tiles()) * TILE * tokens);
-    k.linear(m, 0, m.tiles(), {q.data(), side.data(), tokens}, out.data());
+    k.linear(m, 0, m.tiles(), {q.data(), side.data(), tokens}, {}, out.data());
     float* to;
     Result y = result(size_t(tokens), size_t(rows), &to);
     for (int t = 0; t < tokens; t++)
@@ -223,7 +233,8 @@ Result test_low_rank(const std::string& isa, Table a, Table b, Table x, Vector g
     if (in % mbpm::GROUP || int(x.shape(1)) != in || int(b.shape(1)) != rank || int(gain.size()) != rank)
         throw std::invalid_argument("shapes that do not match");
     std::vector<uint16_t> ah(size_t(rank) * in), bh(size_t((out + 15) / 16) * rank * TILE);
-    for (size_t i = 0; i < ah.size(); i++) ah[i] = float_to_half(a.data()[i]);
+    for (int r = 0; r < rank; r++)
+        for (int c = 0; c < in; c++) ah[shrink_at(rank, in, r, c)] = float_to_half(a.data()[size_t(r) * in + c]);
     for (int r = 0; r < out; r++)
         for (int j = 0; j < rank; j++)
             bh[(size_t(r / TILE) * rank + j) * TILE + r % TILE] = float_to_half(b.data()[size_t(r) * rank + j]);
@@ -364,6 +375,8 @@ NB_MODULE(_native, m) {
     m.def("attend", &test_attend);
     m.def("pointwise", &test_pointwise);
 
+    m.def("unsupported", [](nb::dict config) { return unsupported(shape_of(config)); });
+
     nb::class_<Base>(m, "Base")
         .def_prop_ro("threads", [](Base& b) { return b.model->threads(); })
         .def_prop_ro("isa", [](Base& b) { return std::string(b.model->kernels()->name); })
@@ -372,16 +385,16 @@ NB_MODULE(_native, m) {
     m.def("base", &make_base, "file"_a, "config"_a, "layers"_a, "output_norm"_a, "embedding"_a,
           "head"_a.none(), "isa"_a, "threads"_a);
     nb::class_<Sequence>(m, "Cache")
-        .def_prop_ro("length", [](Sequence& s) { return s.cache.length(); })
-        .def_prop_ro("capacity", [](Sequence& s) { return s.cache.capacity(); })
-        .def_prop_ro("used_bytes", [](Sequence& s) { return s.cache.used_bytes(); })
-        .def("truncate", [](Sequence& s, int length) { s.cache.truncate(length); });
+        .def_prop_ro("length", [](Sequence& s) { return s.own->length(); })
+        .def_prop_ro("capacity", [](Sequence& s) { return s.own->capacity(); })
+        .def_prop_ro("used_bytes", [](Sequence& s) { return s.own->used_bytes(); })
+        .def("truncate", [](Sequence& s, int length) { s.own->truncate(length); });
     m.def("cache", [](std::shared_ptr<Base> base, int capacity) {
         if (capacity < 1) throw std::invalid_argument("a cache holds at least one token");
-        auto model = base->model;
-        return std::shared_ptr<Sequence>(new Sequence{std::move(base), Cache(model, capacity)});
+        auto own = std::make_unique<Cache>(base->model, capacity);
+        return std::shared_ptr<Sequence>(new Sequence{std::move(base), std::move(own)});
     });
-    nb::class_<Slot>(m, "Slot").def_prop_ro("bytes", [](Slot& s) { return s.adapter.bytes(); });
+    nb::class_<Slot>(m, "Slot").def_prop_ro("bytes", [](Slot& s) { return s.own->bytes(); });
     m.def("adapter", &make_adapter);
     m.def("forward", &forward, "base"_a, "sequences"_a, "tokens"_a, "active"_a, "logits"_a.none(),
           "hidden_layer"_a, "hidden"_a.none());

@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <chrono>
+#include <system_error>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -26,7 +27,13 @@ void relax() {
 
 Pool::Pool(int threads)
     : threads_(threads < 1 ? 1 : threads), lines_(new Line[size_t(threads_)]), states_(4096) {
-    for (int i = 1; i < threads_; i++) helpers_.emplace_back([this, i] { helper(i); });
+    helpers_.reserve(size_t(threads_));
+    // a helper looks at `threads_` when there is work, not before
+    try {
+        for (int i = 1; i < threads_; i++) helpers_.emplace_back([this, i] { helper(i); });
+    } catch (const std::system_error&) {
+        threads_ = int(helpers_.size()) + 1;
+    }
 }
 
 Pool::~Pool() {
@@ -43,15 +50,19 @@ void Pool::quiesce() {
         while (lines_[i].busy.load()) std::this_thread::yield();
 }
 
-void Pool::begin(int chunks, size_t scratch_floats) {
-    if (lines_[0].scratch.size() < scratch_floats || states_.size() < size_t(chunks)) {
-        quiesce();
-        for (int i = 0; i < threads_; i++) lines_[i].scratch.resize(scratch_floats);
-        if (states_.size() < size_t(chunks)) {
-            std::vector<std::atomic<uint64_t>> more(size_t(chunks) * 2);
-            states_.swap(more);
-        }
+void Pool::reserve(int chunks, size_t scratch_floats) {
+    if (lines_[0].scratch.size() >= scratch_floats && states_.size() >= size_t(chunks)) return;
+    quiesce();
+    // the caller's own comes last: should memory end before, the next call tries again
+    for (int i = threads_ - 1; i >= 0; i--)
+        if (lines_[i].scratch.size() < scratch_floats) lines_[i].scratch.resize(scratch_floats);
+    if (states_.size() < size_t(chunks)) {
+        std::vector<std::atomic<uint64_t>> more(size_t(chunks) * 2);
+        states_.swap(more);
     }
+}
+
+void Pool::begin(int chunks) {
     // a helper that reads the job while it is written sees this and reads again
     writing_.store(epoch_.load(std::memory_order_relaxed) + 1);
     std::atomic_thread_fence(std::memory_order_seq_cst);

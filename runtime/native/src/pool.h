@@ -22,7 +22,7 @@ constexpr size_t MAX_STEP = 1536;  // bytes of a step's description
 
 class Pool {
 public:
-    explicit Pool(int threads);
+    explicit Pool(int threads);  // fewer where the system gives no more
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
@@ -35,12 +35,18 @@ public:
     template <class Step>
     void run(const Step& step, int chunks, size_t scratch_floats) {
         static_assert(std::is_trivially_copyable_v<Step> && sizeof(Step) <= MAX_STEP);
-        begin(chunks, scratch_floats);
+        reserve(chunks, scratch_floats);
+        if (chunks == 1 || threads_ == 1) {  // not worth waking anybody for
+            float* scratch = lines_[0].scratch.data();
+            for (int c = 0; c < chunks; c++) step.compute(c, scratch), step.commit(c, scratch);
+            return;
+        }
+        begin(chunks);
         std::memcpy(job_.step, &step, sizeof(Step));
         job_.compute = [](const void* s, int chunk, float* scratch) {
             static_cast<const Step*>(s)->compute(chunk, scratch);
         };
-        job_.commit = [](const void* s, int chunk, const float* scratch) {
+        job_.commit = [](const void* s, int chunk, float* scratch) {
             static_cast<const Step*>(s)->commit(chunk, scratch);
         };
         finish();
@@ -53,7 +59,7 @@ private:
     struct Job {
         alignas(64) unsigned char step[MAX_STEP];
         void (*compute)(const void*, int, float*);
-        void (*commit)(const void*, int, const float*);
+        void (*commit)(const void*, int, float*);
         int chunks;
     };
     struct alignas(64) Line {
@@ -62,7 +68,8 @@ private:
         std::vector<float> scratch;
     };
 
-    void begin(int chunks, size_t scratch_floats);
+    void reserve(int chunks, size_t scratch_floats);
+    void begin(int chunks);
     void finish();
     void helper(int self);
     void work(int self, uint64_t epoch, const Job& job);
@@ -71,7 +78,7 @@ private:
     int range_end(int thread, int chunks) const { return int(int64_t(chunks) * (thread + 1) / threads_); }
     int range_begin(int thread, int chunks) const { return int(int64_t(chunks) * thread / threads_); }
 
-    const int threads_;
+    int threads_;
     Job job_;
     std::unique_ptr<Line[]> lines_;
     std::vector<std::atomic<uint64_t>> states_;  // per chunk: epoch << 1 | committed
