@@ -15,8 +15,8 @@ import pytest
 
 from runtime.engine import F32, ActiveAdapter
 from runtime.load import load_engine
+from specs.attach import SUFFIX_A, SUFFIX_B
 from specs.errors import UsageError
-from tests.support.adapters import random_adapter
 from tests.support.tiny_base import make_tiny_base
 
 pytest.importorskip("runtime.native._native", reason="the extension was not built")
@@ -38,6 +38,18 @@ def last(engine: NativeEngine, ids: list[int]) -> F32:
     logits = engine.forward(engine.new_cache(len(ids)), ids).logits
     assert logits is not None
     return logits[0]
+
+
+def low_rank(engine: NativeEngine, rank: int) -> dict[str, F32]:
+    rng = np.random.default_rng(rank)
+    return {
+        module + suffix: rng.normal(0, 0.1, size).astype(np.float32)
+        for module, shape in engine.card.modules.items()
+        for suffix, size in (
+            (SUFFIX_A, (rank, shape.in_features)),
+            (SUFFIX_B, (shape.out_features, rank)),
+        )
+    }
 
 
 def run(code: str, *arguments: str, stack: int | None = None) -> str:
@@ -90,7 +102,7 @@ def test_what_makes_no_sense_is_refused(engine: NativeEngine, tiny: Path) -> Non
 
 
 def test_a_batch_that_is_refused_advances_no_sequence(engine: NativeEngine) -> None:
-    slot = engine.add_adapter(random_adapter(engine.card, rank=2, seed=1), 1.0)
+    slot = engine.add_adapter(low_rank(engine, 2), 1.0)
     rows = [Row(engine.new_cache(4), 1) for _ in range(9)]
     many = [ActiveAdapter(slot)] * 17
     for ninth, error in (
@@ -211,7 +223,7 @@ def test_an_interrupt_stops_a_long_prompt(smollm2: Path) -> None:
 
 def test_memory_comes_and_goes_while_others_compute(tiny: Path) -> None:
     engine = NativeEngine(tiny, threads=3)
-    tensors = random_adapter(engine.card, rank=4, seed=1)
+    tensors = low_rank(engine, 4)
     expected = last(engine, list(range(3, 100)))
     wrong: list[float] = []
 
