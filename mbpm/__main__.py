@@ -41,13 +41,13 @@ def _dispatch(arguments: list[str], state: State) -> int:
         # what scripts ask most often needs no parser
         print_version(state.out)
         return 0
+    # pydantic would look through every installed package for plugins; there are none for us
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if (asked := run_options(arguments, state)) is not None:
         from mbpm.asking import ask
 
         ask(state, **asked)
         return 0
-    # pydantic would look through every installed package for plugins; there are none for us
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     import typer
 
     from mbpm.app import root

@@ -111,8 +111,8 @@ def making(file: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-            temporary.chmod(0o444)
-            temporary.replace(file)
+        temporary.chmod(0o444)
+        temporary.replace(file)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()

@@ -95,6 +95,8 @@ def repair(
     from mbpm.change.install import prepare_repair
     from mbpm.verify import installed_packs
 
+    if bases:
+        _drop_damaged(state, dry_run=dry_run)
     packs = installed_packs(state.home, names)
     catalogue = state.catalogue(registry)
     carry_out(
@@ -106,6 +108,25 @@ def repair(
     )
     if bases and not dry_run:
         _run_failed_triggers(state)
+
+
+def _drop_damaged(state: State, *, dry_run: bool) -> None:
+    """Free what was made of bases for a faster start, where it is damaged: it is made anew."""
+    from mbpm.lock import writer_lock
+    from runtime.kept_file import verify_kept
+    from specs.errors import IntegrityError
+
+    home, out = state.home, state.out
+    for base in home.current().bases:
+        for file in sorted(home.store.base_path(base.card).glob("packed*.bin")):
+            try:
+                verify_kept(file)
+            except IntegrityError as error:
+                out.warn(error.message)
+                out.line(f"repair     {file.name} of base {base.name}: the next run makes it anew")
+                if not dry_run:
+                    with writer_lock(home.path, out):
+                        file.unlink(missing_ok=True)
 
 
 def _run_failed_triggers(state: State) -> None:

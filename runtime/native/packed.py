@@ -85,37 +85,39 @@ def open_packed(base_dir: Path, fingerprint: str, precision: str, say: Say) -> P
         OSError: the file is there and cannot be read.
     """
     file = packed_file(base_dir, precision)
-    words = "preparing the weights for this engine"
+    words, once = "preparing the weights for this engine", ", once"
     try:
         with file.open("rb") as stream:
             return _map(stream, file, fingerprint, precision)
     except FileNotFoundError:
         words += " in 4 bits, which takes minutes" if precision == "int4" else ""
     except IntegrityError as error:
-        words = f"{error.message}; {words} again"
-    return _make(file, base_dir, fingerprint, precision, words, say)
+        words, once = f"{error.message}; {words} again", ""
+    return _make(file, fingerprint, precision, words, once, say)
 
 
-def _make(
-    file: Path, base_dir: Path, fingerprint: str, precision: str, words: str, say: Say
-) -> Packed:
+def _make(file: Path, fingerprint: str, precision: str, words: str, once: str, say: Say) -> Packed:
     from runtime.gguf_file import open_gguf
 
-    gguf = open_gguf(base_dir / WEIGHTS_FILE)
+    folder = file.parent
+    gguf = open_gguf(folder / WEIGHTS_FILE)
     try:
         with ExitStack() as stack:
             try:
                 stream = stack.enter_context(making(file))
-                say(f"{words}, once")
             except OSError as error:
                 if not only_reads(error):
                     raise
-                refusal = (error.strerror or "").lower()
                 stream = stack.enter_context(private_place())
-                say(f"{words}, for this command alone: {base_dir} takes no files ({refusal})")
+                refusal = (error.strerror or "").lower()
+                say(f"{words}, for this command alone: {folder} takes no files ({refusal})")
+                _write(stream, gguf, fingerprint, precision)
+                stream.flush()
+                stream.seek(0)
+                return _map(stream, file, fingerprint, precision)
+            say(words + once)
             _write(stream, gguf, fingerprint, precision)
-            stream.flush()
-            stream.seek(0)
+        with file.open("rb") as stream:
             return _map(stream, file, fingerprint, precision)
     except OSError as error:
         raise DoesNotFitError(

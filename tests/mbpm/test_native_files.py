@@ -35,6 +35,13 @@ def test_packed_weights_are_checked_and_freed(real_home: RealHome, tmp_path: Pat
     packed.write_bytes(raw)
     done = cli("verify")
     assert done.code == 5 and f"{packed}: was changed" in done.out + done.err
+    cli.ok("repair", "--dry-run")
+    assert packed.exists()
+    done = cli.ok("repair", "--yes")
+    assert "repair     packed.bin of base smollm2-135m: the next run makes it anew" in done.out
+    assert not packed.exists()
+    cli.ok("verify")
+    assert cli.ok(*ask).out == first.out
 
     begun = packed.with_name(".packed.bin.killed")
     begun.write_bytes(b"x" * 100)
