@@ -129,7 +129,9 @@ def of_peft(
     from trainer.loop import hash_seed
     from trainer.lora import TrainableAdapter
 
-    loaded = AutoModelForCausalLM.from_pretrained(str(base), gguf_file=WEIGHTS_FILE, dtype=dtype)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        str(base), gguf_file=WEIGHTS_FILE, dtype=torch.float32
+    ).to(dtype)
     chosen = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,

@@ -248,13 +248,13 @@ class Run:
         adapter = self.matrices.adapter
         if adapter is None:
             return []
-        d_a = (d_shrunk.T @ h).float()
-        made, at = [], 0
-        for pair in adapter.pairs(index, group):
-            ranks = slice(at, at + len(pair.a))
-            d_b = (shrunk[ranks] @ g[:, pair.rows]).float().mul_(pair.scale)
-            made += [d_a[ranks], d_b.T]
-            at = ranks.stop
+        pairs = adapter.pairs(index, group)
+        ranks = [len(pair.a) for pair in pairs]
+        made = []
+        for pair, d_a, s in zip(
+            pairs, (d_shrunk.T @ h).float().split(ranks), shrunk.split(ranks), strict=True
+        ):
+            made += [d_a, (s @ g[:, pair.rows]).float().mul_(pair.scale).T]
         return made
 
 

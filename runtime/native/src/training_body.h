@@ -7,11 +7,21 @@ typedef uint8_t VB __attribute__((vector_size(W)));
 typedef int8_t VC __attribute__((vector_size(W)));
 
 INLINE VF get(const float* p) { return load<VF>(p); }
-INLINE VF get(const uint16_t* p) { return (VF)(__builtin_convertvector(load<VH>(p), VI) << 16); }
+INLINE VF get(const uint16_t* p) {
+#if defined(__AVX512F__)  // GCC 12 widens in two halves
+    return (VF)((VI)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)) << 16);
+#else
+    return (VF)(__builtin_convertvector(load<VH>(p), VI) << 16);
+#endif
+}
 INLINE void put(float* p, VF v) { store(p, v); }
 INLINE void put(uint16_t* p, VF v) {  // to nearest, ties to even
-    const VI b = (VI)v;
-    store(p, __builtin_convertvector((VU)(b + 0x7fff + ((b >> 16) & 1)) >> 16, VH));
+    const VU b = (VU)v, rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)rounded));
+#else
+    store(p, __builtin_convertvector(rounded, VH));
+#endif
 }
 // The first n < W numbers, and zeros; back to where they came from.
 template <class T>
