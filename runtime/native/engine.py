@@ -264,7 +264,7 @@ class NativeEngine:
         }
 
     def read_bandwidth(self) -> float:
-        """GB/s of reading the layers' weights once with all threads: what decoding cannot pass."""
+        """GB/s of reading the weights with all threads, at best: what decoding cannot pass."""
         return self._base.bandwidth()
 
 

@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t CHUNK_BYTES = 24 * 1024;  // weights of a chunk when one token is decoded
 constexpr size_t READ_BYTES = 256 * 1024;  // of a chunk of the bandwidth probe
+constexpr int PROBES = 9;                  // times that it reads everything: the best counts
 
 }  // namespace
 
@@ -281,17 +282,26 @@ void Model::forward(const Pass& pass) {
 
 double Model::bandwidth() {
     std::lock_guard<std::mutex> lock(mutex_);
-    size_t total = 0;
-    const auto began = std::chrono::steady_clock::now();
-    auto read = [&](const Matrix& m) {
-        const size_t size = m.row_bytes() * size_t(m.tiles());
-        pool_.run(ReadStep{k_, m.data, size, READ_BYTES}, int((size + READ_BYTES - 1) / READ_BYTES), 2);
-        total += size;
+    // one step over all that the file holds between the first matrix and the last: what a step costs
+    // is not the memory's
+    const uint8_t *first = embedding_.data, *end = first;
+    auto holds = [&](const Matrix& m) {
+        first = std::min(first, m.data);
+        end = std::max(end, m.data + m.row_bytes() * size_t(m.tiles()));
     };
+    holds(embedding_);
     for (const Layer& layer : layers_)
-        for (const Matrix& m : layer.matrix) read(m);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-    return double(total) / took.count() / 1e9;
+        for (const Matrix& m : layer.matrix) holds(m);
+    if (head_.data) holds(head_);
+    const size_t size = size_t(end - first);
+    double best = 0;
+    for (int pass = 0; pass < PROBES; pass++) {
+        const auto began = std::chrono::steady_clock::now();
+        pool_.run(ReadStep{k_, first, size, READ_BYTES}, int((size + READ_BYTES - 1) / READ_BYTES), 2);
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+        best = std::max(best, double(size) / took.count() / 1e9);
+    }
+    return best;
 }
 
 }  // namespace mbpm

@@ -100,7 +100,7 @@ public:
     void give_slot(std::unique_ptr<Bytes> slot);
     size_t spare_bytes() const;
 
-    // GB/s of reading every weight that a token reads with all threads: the roof of decoding.
+    // GB/s of reading the file's matrices with all threads, at best: the roof of decoding.
     double bandwidth();
 
 private:
