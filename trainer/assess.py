@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.chat_format import ChatFormat
-from runtime.engine import ActiveAdapter, Engine
+from runtime.engine import ActiveAdapter
+from runtime.load import load_engine
 from runtime.router import PackRouting
 from runtime.tokenizer import Tokenizer
-from runtime.torch_engine import TorchEngine
 from specs.base_card import WEIGHTS_FILE
 from specs.evals import Evals, RoutingEval, Subject
 from specs.manifest import MANIFEST_FILE, ROUTING_FILE, Manifest
@@ -181,7 +181,7 @@ def base_setting(base_dir: Path, options: Options) -> Setting:
     weights = base_dir / WEIGHTS_FILE
     tokenizer = Tokenizer.from_gguf(weights)
     chat = ChatFormat.from_gguf(weights, tokenizer)
-    engine: Engine = TorchEngine(base_dir, device=options.device)
+    engine = load_engine(base_dir, device=options.device)
     return Setting(
         engine,
         tokenizer,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from runtime.adapter import Adapter
 from runtime.canaries import MAX_PROMPT_CHARACTERS, record
 from runtime.chat_format import ChatFormat
-from runtime.engine import ActiveAdapter
+from runtime.engine import ActiveAdapter, Engine
+from runtime.load import load_engine
 from runtime.tokenizer import Tokenizer
 from runtime.torch_engine import TorchEngine
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
@@ -94,7 +97,7 @@ def make_pack(
         base_dir, training, held_out, config, output, reporter, means or Means(device)
     )
     shipped = to_half(result.tensors)
-    engine = TorchEngine(base_dir, device=device)
+    engine = load_engine(base_dir, device=device)
     info = AdapterInfo(
         activation=config.activation,
         rank=config.rank,
@@ -105,7 +108,7 @@ def make_pack(
         engine, tokenizer, chat, ((),), config.activation, config.max_length, config.seed
     )
     witness = Witness(setting)
-    slot = engine.add_adapter(Adapter.build(shipped, card, info.scale, engine.device, engine.dtype))
+    slot = _loaded(engine, shipped, card, info.scale)
     reporter.stage("calibrating routing")
     look = looker(base_dir, base_routing, chat, device)
     routing, routing_eval = make_routing(
@@ -136,6 +139,18 @@ def make_pack(
     write_held_out(output, held_out, training, notes)
     written = write_pack_folder(output, described, shipped, routing.save(), evals, passages)
     return Made(described, written)
+
+
+def _loaded(
+    engine: Engine, tensors: Mapping[str, torch.Tensor], card: BaseCard, scale: float
+) -> int:
+    """The slot of an adapter that is in no file yet."""
+    if isinstance(engine, TorchEngine):
+        return engine.add_adapter(Adapter.build(tensors, card, scale, engine.device, engine.dtype))
+    from runtime.native.engine import NativeEngine
+
+    assert isinstance(engine, NativeEngine)
+    return engine.add_adapter({n: t.float().cpu().numpy() for n, t in tensors.items()}, scale)
 
 
 def _notes(watched: int, looks: int) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from runtime.chat_format import ChatFormat
 from runtime.engine import F32, Engine
 from runtime.features import features, routing_layer
 from runtime.gguf_file import fingerprint, open_gguf
+from runtime.load import load_engine
 from runtime.router import (
     LEAST_PROMPTS,
     MAX_QUESTION_LETTERS,
@@ -117,9 +118,7 @@ def looker(base_dir: Path, base: BaseRouting, chat: ChatFormat, device: str) -> 
 
     No question is read twice.
     """
-    from runtime.torch_engine import TorchEngine
-
-    engine = TorchEngine(base_dir, device=device, layers=base.layer + 1)
+    engine = load_engine(base_dir, device=device, layers=base.layer + 1)
     seen: dict[str, F32] = {}
 
     def look(prompts: Sequence[str]) -> F32:
