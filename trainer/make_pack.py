@@ -93,6 +93,8 @@ def make_pack(
     base_routing = read_base_routing(base_dir)
     tokenizer = Tokenizer.from_gguf(weights)
     chat = ChatFormat.from_gguf(weights, tokenizer)
+    if config.max_length > card.context_length:
+        config = config.model_copy(update={"max_length": card.context_length})
     result, watched = train_adapter(
         base_dir, training, held_out, config, output, reporter, means or Means(device)
     )
@@ -115,8 +117,8 @@ def make_pack(
         look,
         base_routing,
         spec.domain,
-        training,
-        held_out,
+        askable(training, chat, card.context_length),
+        askable(held_out, chat, card.context_length),
         config.seed,
         others_installed(installed, base_routing, spec.name),
     )
@@ -151,6 +153,25 @@ def _loaded(
 
     assert isinstance(engine, NativeEngine)
     return engine.add_adapter({n: t.float().cpu().numpy() for n, t in tensors.items()}, scale)
+
+
+def askable(examples: Iterable[Example], chat: ChatFormat, context: int) -> list[Example]:
+    """The examples whose last question the base can read, asked alone."""
+
+    def length(question: str) -> int:
+        return len(chat.prompt([{"role": "user", "content": question}]).tokens)
+
+    around = length("")
+    # a token is at least a byte, so most need not be counted
+    return [
+        e
+        for e in examples
+        if len(e.messages) > 1
+        and (
+            around + len(e.messages[-2].content.encode()) <= context
+            or length(e.messages[-2].content) <= context
+        )
+    ]
 
 
 def _notes(watched: int, looks: int) -> tuple[str, ...]:

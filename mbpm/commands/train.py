@@ -19,6 +19,7 @@ from specs.names import check_name
 if TYPE_CHECKING:
     from mbpm.output import Output
     from mbpm.state import State
+    from specs.generation import InstalledBase
     from specs.knowledge import Passage
     from trainer.data.split import Split
     from trainer.make_pack import Made
@@ -181,14 +182,14 @@ def command(
             # what it says would not make this pack again
             spec = replace(spec, recipe=None)
             state.out.note("settings other than the recipe's: the pack does not name the recipe")
-        split = fetch_data(state, made_from, recipe_folder(recipe))
         if base not in (None, made_from.base):
             raise UsageError(
                 f"recipe `{made_from.name}` is for the base `{made_from.base}`, not `{base}`: what "
                 "it makes would be another pack",
                 hint="leave out `--base`, or copy the recipe and change its `base` and `name`",
             )
-        base = made_from.base
+        installed = _base(state, made_from.base)
+        split = fetch_data(state, made_from, recipe_folder(recipe))
     else:
         assert data
         if domain is None:
@@ -197,6 +198,7 @@ def command(
                 hint=f"`mbpm train --domain legal --data {data[0]}`",
             )
         config = _config(changes)
+        installed = _base(state, base)
         own = _own_data(state, data, held_out, licence, config.seed, knowledge=knowledge)
         split, passages = own.split, own.passages
         spec = _spec(domain, name, version, description, licence, own.sources)
@@ -208,9 +210,6 @@ def command(
     folder = output or Path(f"{spec.name}-pack")
     if restart:
         _drop_checkpoints(folder)
-    installed = state.home.current().base(base) if base else state.home.default_base()
-    if installed is None:
-        raise NotFoundError(f"base `{base}` is not installed", hint=f"`mbpm base install {base}`")
 
     from trainer.make_pack import make_pack
     from trainer.training import Means, default_rate, search
@@ -243,6 +242,15 @@ def command(
             passages=passages,
         )
     _show(state.out, folder, made)
+
+
+def _base(state: State, name: str | None) -> InstalledBase:
+    if name is None:
+        return state.home.default_base()
+    installed = state.home.current().base(name)
+    if installed is None:
+        raise NotFoundError(f"base `{name}` is not installed", hint=f"`mbpm base install {name}`")
+    return installed
 
 
 class _OwnData(NamedTuple):

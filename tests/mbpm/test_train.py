@@ -211,6 +211,7 @@ def test_a_recipe_trains_on_its_own_base(ready: Cli) -> None:
     result = ready("train", "--recipe", "medical", "--base", "tiny")
     assert result.code == 2
     assert "recipe `medical` is for the base `smollm2-135m`, not `tiny`" in result.err
+    assert "fetching" not in result.err
 
 
 def test_memory_that_cannot_do_says_what_would(ready: Cli, tmp_path: Path) -> None:

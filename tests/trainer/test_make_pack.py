@@ -24,6 +24,7 @@ from specs.manifest import ADAPTER_FILE, EVALS_FILE, MANIFEST_FILE, README_FILE,
 from specs.pack_toml import PACK_TOML, read_pack_toml
 from tests.support.tiny_base import few_general_prompts, make_tiny_base
 from trainer.config import TrainingConfig
+from trainer.data.example import Example
 from trainer.data.reading import read_dataset
 from trainer.data.split import split_by_group
 from trainer.loop import StepReport
@@ -118,6 +119,23 @@ def test_a_base_without_routing_data_is_named(base: Path, tmp_path: Path) -> Non
     (bare / BASE_ROUTING_FILE).unlink()
     with pytest.raises(UsageError, match=BASE_ROUTING_FILE):
         made(bare, tmp_path / "legal", epochs=1)
+
+
+def test_questions_longer_than_the_base_reads_are_cut_and_take_no_part_in_routing(
+    base: Path, tmp_path: Path
+) -> None:
+    context = BaseCard.read(base / CARD_FILE).context_length
+    split = split_by_group(read_dataset(DATA), fraction=0.25, seed=0)
+    long = Example.of_pair("a word of law " * context, "Too long to be read.", "long")
+    config = TrainingConfig(
+        rank=4, epochs=1, learning_rate=0.01, batch_tokens=1500, max_length=9 * context
+    )
+    result = make_pack(
+        base, SPEC, [*split.train, long], [*split.held_out, long], config, tmp_path / "legal",
+        Silent(), device="cpu",
+    )  # fmt: skip
+    assert result.evals.routing is not None
+    assert result.evals.routing.own_rows == len({e.messages[0].content for e in split.held_out})
 
 
 def test_answers_longer_than_the_limit_are_refused(base: Path, tmp_path: Path) -> None:

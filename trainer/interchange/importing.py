@@ -28,6 +28,7 @@ from trainer.interchange.gguf_adapter import is_gguf, read_gguf_adapter
 from trainer.interchange.lora import Lora, LoraDelta
 from trainer.interchange.peft_config import CONFIG_FILE, PICKLE_FILE
 from trainer.interchange.peft_folder import read_peft
+from trainer.make_pack import askable
 from trainer.pack_folder import PackSpec, write_pack_folder
 from trainer.routing import looker, make_routing, others_installed, read_base_routing
 
@@ -120,8 +121,8 @@ def import_adapter(
             looker(base_dir, whitening, chat, device),
             whitening,
             spec.domain,
-            split.train,
-            split.held_out,
+            askable(split.train, chat, card.context_length),
+            askable(split.held_out, chat, card.context_length),
             SEED,
             others_installed(installed, whitening, spec.name),
         )
