@@ -198,10 +198,10 @@ def command(
                 hint=f"`mbpm train --domain legal --data {data[0]}`",
             )
         config = _config(changes)
-        installed = _base(state, base)
         own = _own_data(state, data, held_out, licence, config.seed, knowledge=knowledge)
         split, passages = own.split, own.passages
         spec = _spec(domain, name, version, description, licence, own.sources)
+        installed = _base(state, base)
     training, held = split.train, split.held_out
     if split.dropped:
         state.out.note(
