@@ -137,7 +137,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
         else:
             apart = [losses[factor][s] - losses[DEFAULTS][s] for s in both]
             difference = f"{statistics.fmean(apart):+.4f}"
-        spread = f"{min(apart):+.4f} to {max(apart):+.4f}"
+        spread = f"{min(apart):+.4f} to {max(apart):+.4f}" if len(both) > 1 else ""
         rows.append(f"| {factor} | {mean:.4f} | {difference} | {spread} | {len(both)} |")
     return "\n".join(rows)
 
