@@ -145,6 +145,7 @@ struct LinearStep {
     }
     // What one of all products fetches meanwhile: its share of the A that the next step reads.
     Ahead ahead(int product, int products) const {
+        if (!next_lines) return {};  // after the last layer there is no next one to ask for
         const size_t from = next_lines * size_t(product) / size_t(products);
         const size_t to = next_lines * size_t(product + 1) / size_t(products);
         size_t begin = 0;
