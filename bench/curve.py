@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PEER = "peft"
 SEEDS = (0, 1, 2)
-EPOCHS, BATCH_TOKENS = 3, 640
+EPOCHS, BATCH_TOKENS = 2, 640
 Losses = list[float]
 
 

@@ -252,7 +252,10 @@ class Run:
         ranks = [len(pair.a) for pair in pairs]
         made = []
         for pair, d_a, s in zip(
-            pairs, (d_shrunk.T @ h).float().split(ranks), shrunk.split(ranks), strict=True
+            pairs,
+            torch.split((d_shrunk.T @ h).float(), ranks),
+            torch.split(shrunk, ranks),
+            strict=True,
         ):
             made += [d_a, (s @ g[:, pair.rows]).float().mul_(pair.scale).T]
         return made

@@ -24,7 +24,16 @@ from trainer.config import TrainingConfig
 from trainer.distributed import World
 from trainer.interrupt import held_back
 from trainer.lora import TrainableAdapter
-from trainer.memory import Plan, Sizes, available, megabytes, option, plan, resident
+from trainer.memory import (
+    Plan,
+    Sizes,
+    available,
+    megabytes,
+    option,
+    out_of_memory,
+    plan,
+    resident,
+)
 from trainer.objective import Answers, Objective
 from trainer.prompts import Prompts
 from trainer.schedule import rate
@@ -202,7 +211,7 @@ class _Fit(Generic[Items]):
             try:
                 self._run(workers, made, interrupted)
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 raise self._too_much(made, workers) from None
         raw = self._share(BEST)
@@ -372,13 +381,6 @@ class _Fit(Generic[Items]):
             f"the system has no memory left for training, which was planned with {needed}",
             hint=hint,
         )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python could not allocate."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def hash_seed(seed: int, epoch: int) -> int:

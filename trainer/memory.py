@@ -211,6 +211,13 @@ def hold_no_more() -> None:
         library.malloc_trim(0)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python could not allocate."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
 def resident(device: torch.device) -> int:
     """Bytes this process holds now, of the device's memory where that is CUDA's; its peak so far
     where the system does not tell."""

@@ -213,6 +213,23 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert watch.steps[0].step == 3
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_too_little_memory_names_what_would_fit(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    def allocate(*arguments: object) -> torch.Tensor:
+        return torch.empty(1 << 60).sum()
+
+    monkeypatch.setattr(FloatModel, "losses", allocate)
+    monkeypatch.setattr("trainer.pretrain.measure.HeldOut.by_model", lambda *_: None, raising=True)
+    monkeypatch.setattr("trainer.pretrain.loop.available", lambda device: 1 << (36 if fits else 10))
+    monkeypatch.setattr("trainer.pretrain.loop.resident", lambda device: 0)
+    with pytest.raises(DoesNotFitError, match="no memory left for a step") as caught:
+        make(texts, tmp_path, Watch())
+    assert ("batch_tokens = " in (caught.value.hint or "")) == fits
+    assert ("a smaller `window`" in (caught.value.hint or "")) != fits
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from specs.errors import MbpmError, UsageError
+from specs.errors import DoesNotFitError, MbpmError, UsageError
 from trainer import checkpoint
 from trainer.checkpoint import LAST, Progress
 from trainer.interrupt import held_back
 from trainer.loop import StepReport, hash_seed
+from trainer.memory import available, megabytes, out_of_memory, resident
 from trainer.pretrain.config import Pretraining
 from trainer.pretrain.corpus import Tokens, epoch_order
 from trainer.pretrain.model import FloatModel
@@ -63,7 +64,7 @@ def pretrain(
     Raises:
         MbpmError: the loss is not a number any more.
         UsageError: too little data, or `checkpoints` belongs to another run.
-        DoesNotFitError: the disk is full; the checkpoint before stays.
+        DoesNotFitError: the disk is full, and the checkpoint before stays; or too little memory.
         KeyboardInterrupt: after the step and a checkpoint.
     """
     per_step = config.batch_tokens // config.window
@@ -91,8 +92,11 @@ def pretrain(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * rate(config, step, len(plan))
             batch = data.batch(numbers, model.device)
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
-                loss = model.losses(batch).mean()
+            try:
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+                    loss = model.losses(batch).mean()
+            except (MemoryError, RuntimeError) as error:
+                raise _explained(error, model, config) from None
             if not torch.isfinite(loss):
                 raise MbpmError(
                     f"the loss is not a number at step {step + 1}",
@@ -100,9 +104,14 @@ def pretrain(
                     "`--restart` begins anew",
                 )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(model.weights.values(), config.max_gradient_norm)
-            optimizer.step()
+            try:
+                loss.backward()  # type: ignore[no-untyped-call]
+                norm = torch.nn.utils.clip_grad_norm_(
+                    model.weights.values(), config.max_gradient_norm
+                )
+                optimizer.step()
+            except (MemoryError, RuntimeError) as error:
+                raise _explained(error, model, config) from None
             progress.step = step + 1
             tokens += batch.numel() - len(batch)
             stop = interrupted()  # one that comes later ends the next step
@@ -126,6 +135,34 @@ def pretrain(
             if stop:
                 raise KeyboardInterrupt
     return len(plan)
+
+
+def _explained(error: Exception, model: FloatModel, config: Pretraining) -> Exception:
+    """What to raise for an error of a step: where memory was short, with what would fit."""
+    if not out_of_memory(error):
+        return error
+    numbers = sum(weight.numel() for weight in model.weights.values())
+    held = resident(model.device) + available(model.device)
+    # weights, gradients and two moments beside what the backward pass wants of every token
+    room = held - 16 * numbers
+    tokens = min(room // _token_bytes(model), config.batch_tokens // 2)
+    tokens -= tokens % config.window
+    what = f"no memory left for a step of {config.batch_tokens} tokens"
+    if tokens > 0:
+        hint = f"`batch_tokens = {tokens}` in [training] would fit; `--restart` begins anew with it"
+    else:
+        hint = (
+            f"one window of {config.window} tokens does not fit beside {megabytes(16 * numbers)} "
+            "of weights, gradients and moments: a smaller `window` or [model] would"
+        )
+    return DoesNotFitError(what, hint=hint)
+
+
+def _token_bytes(model: FloatModel) -> int:
+    """Bytes that autograd keeps of a token, in float32: about everything that is computed."""
+    c = model.config
+    qkv = (c.heads + 2 * c.kv_heads) * c.head_dim
+    return 4 * c.layers * (8 * c.hidden_size + 4 * qkv + 5 * c.ffn_size)
 
 
 def _optimizer(model: FloatModel, config: Pretraining) -> torch.optim.AdamW:
