@@ -182,10 +182,10 @@ def test_hidden_states_and_first_layers_alone(
 
 @pytest.mark.parametrize("isa", _native.instruction_sets())
 def test_instruction_sets_agree(base: Path, engine: NativeEngine, isa: str) -> None:
-    ids = list(range(2000, 2020))
+    ids = list(range(2000, 2010))
     other = NativeEngine(base, threads=1, isa=isa)
     assert divergence(logits(engine, ids, []), logits(other, ids, [])) < 5e-4
-    assert chosen(other, ids, 6) == chosen(engine, ids, 6)
+    assert chosen(other, ids[:6], 4) == chosen(engine, ids[:6], 4)
 
 
 def chosen(engine: NativeEngine, ids: list[int], count: int) -> list[int]:
