@@ -88,6 +88,8 @@ def _seen(home: Home, base: str | None, pack: str | None) -> Place:
     from mbpm.triggers import router_file
 
     number = home.pointer.read_text("ascii").strip()
+    if not number.isdecimal():
+        raise ValueError
     with home.generation_path(int(number)).open("rb") as stream:
         value: Any = json.loads(stream.read(MAX_DOCUMENT_BYTES))
     if (value["format"], value["number"]) != (1, int(number)):

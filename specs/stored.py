@@ -1,19 +1,21 @@
 """Cards and manifests as whoever runs a base and its packs sees them.
 
-What is stored in a folder named by its digest was validated before it got there. Where its bytes
-still have that digest it is taken as it is, so that a start waits for no validation; anywhere else
-it is read like any document.
+What is stored in a folder named by its digest was validated before it got there. While its bytes
+have that digest it is taken as it is, so that a start waits for no validation; with another it is
+refused. In a folder of another name it is read like any document.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specs.errors import IntegrityError
 from specs.file_names import CARD_FILE, MANIFEST_FILE
 
 if TYPE_CHECKING:
@@ -123,11 +125,11 @@ def read_card(base_dir: Path) -> Card:
     """The card of a base folder.
 
     Raises:
-        IntegrityError: it is no card.
+        IntegrityError: it is no card, or not the one that was stored.
     """
     file = base_dir / CARD_FILE
-    raw = file.read_bytes()
-    if hashlib.sha256(raw).hexdigest() == base_dir.name:
+    raw, _, known = _read(file)
+    if known:
         value: dict[str, Any] = json.loads(raw)
         shapes = {
             name: _Shape(shape["out_features"], shape["in_features"])
@@ -144,15 +146,14 @@ def read_manifest(pack_dir: Path) -> tuple[PackManifest, str]:
     """The manifest of a pack folder, and the digest of its bytes.
 
     Raises:
-        IntegrityError: it is no manifest.
+        IntegrityError: it is no manifest, or not the one that was stored.
     """
     file = pack_dir / MANIFEST_FILE
-    raw = file.read_bytes()
-    digest = hashlib.sha256(raw).hexdigest()
-    if digest == pack_dir.name:
+    raw, digest, known = _read(file)
+    if known:
         value: dict[str, Any] = json.loads(raw)
         base, update = value["base"], value["adapter"]
-        known = _Manifest(
+        stored = _Manifest(
             value["name"],
             value["version"],
             _Ref(base["name"], base["fingerprint"]),
@@ -163,7 +164,23 @@ def read_manifest(pack_dir: Path) -> tuple[PackManifest, str]:
                 update["alpha"] / update["rank"],
             ),
         )
-        return known, digest
+        return stored, digest
     from specs.manifest import Manifest
 
     return Manifest.parse(raw, str(file)), digest
+
+
+def _read(file: Path) -> tuple[bytes, str, bool]:
+    """A document, its digest, and whether that names its folder.
+
+    Raises:
+        IntegrityError: another digest does.
+    """
+    raw = file.read_bytes()
+    digest, name = hashlib.sha256(raw).hexdigest(), file.parent.name
+    if digest != name and re.fullmatch("[0-9a-f]{64}", name):
+        raise IntegrityError(
+            f"{file}: was changed, its bytes do not match its digest",
+            hint="`mbpm verify` shows what is damaged, `mbpm repair` mends it",
+        )
+    return raw, digest, digest == name

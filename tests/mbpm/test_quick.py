@@ -14,7 +14,7 @@ from mbpm import app, place
 from mbpm.home import Home
 from mbpm.quick import GLOBAL, OPTIONS, run_options
 from mbpm.state import State
-from specs.errors import MbpmError
+from specs.errors import IntegrityError, MbpmError
 from tests.support.cli import Cli
 from tests.support.real_home import RealHome
 
@@ -118,7 +118,8 @@ def test_typer_and_pydantic_are_not_waited_for(real_home: RealHome) -> None:
 
 def test_the_same_place_as_by_reading_everything(real_home: RealHome) -> None:
     home = Home(real_home.path)
-    found = place.find(home, None, None)
+    found = place._seen(home, None, None)
+    assert place.find(home, None, None) == found
     generation = home.current()
     base = home.default_base()
     from mbpm.triggers import router_table
@@ -129,6 +130,7 @@ def test_the_same_place_as_by_reading_everything(real_home: RealHome) -> None:
         tuple(home.pack_dirs()),
         router_table(home, generation, base),
     )
+    assert place._seen(home, base.name, generation.packs[0].name) == found
     assert place.find(home, base.name, generation.packs[0].name) == found
 
 
@@ -155,3 +157,20 @@ def test_what_is_odd_is_told_by_whoever_reads_everything(tmp_path: Path, harm: s
     done = mbpm("run", "Hi", "--pack", "nothing" if harm == "pack" else "none")
     assert done.code in (3, 5)
     assert done.err.startswith("error: ") and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("text", ["+1", "1_0", "-1", "1.0", "x"])
+def test_a_damaged_pointer_is_damaged_for_everybody(
+    real_home: RealHome, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "generations").mkdir()
+    generation = real_home.path / "generations" / f"{Home(real_home.path).current().number}.json"
+    for number in (1, 10):
+        value = {**json.loads(generation.read_text()), "number": number}
+        (tmp_path / "generations" / f"{number}.json").write_text(json.dumps(value))
+    (tmp_path / "store").symlink_to(real_home.path / "store")
+    (tmp_path / "current").write_text("1")
+    place._seen(Home(tmp_path), None, None)
+    (tmp_path / "current").write_text(text)
+    with pytest.raises(IntegrityError):
+        place.find(Home(tmp_path), None, None)

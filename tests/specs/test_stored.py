@@ -77,11 +77,16 @@ def test_a_manifest(tmp_path: Path) -> None:
         (tmp_path / "elsewhere").rmdir()
 
 
-def test_what_was_changed_is_read_like_any_document(tmp_path: Path) -> None:
-    for read, name in ((read_card, CARD_FILE), (read_manifest, MANIFEST_FILE)):
-        place = stored(tmp_path, name, b"{}")
-        (place / name).write_bytes(b'{"x": 1}')
-        with pytest.raises(IntegrityError, match=name):
-            read(place)
-        (place / name).unlink()
-        place.rmdir()
+@pytest.mark.parametrize("kind", ["card", "manifest"])
+def test_a_valid_document_that_is_not_the_one_stored_is_refused(tmp_path: Path, kind: str) -> None:
+    card = kind == "card"
+    raw = documents(BaseCard if card else Manifest)[0]
+    name, read = (CARD_FILE, read_card) if card else (MANIFEST_FILE, read_manifest)
+    place = stored(tmp_path, name, raw)
+    changed = raw.replace(b'"description":"', b'"description":"x')
+    assert changed != raw and (BaseCard if card else Manifest).parse(changed, "")
+    (place / name).write_bytes(changed)
+    with pytest.raises(IntegrityError, match=f"{name}: was changed") as caught:
+        read(place)
+    assert "`mbpm repair`" in (caught.value.hint or "")
+    read(place.rename(tmp_path / "elsewhere"))
