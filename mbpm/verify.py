@@ -27,6 +27,8 @@ class Check:
     problems: list[str] = field(default_factory=list)
     size: int = 0
     """Bytes that were hashed."""
+    kept: dict[Path, str] = field(default_factory=dict)
+    """The problems of files that are made anew when they are gone."""
     canaries: int | None = None
     """Recorded answers that were replayed; None without `--deep`."""
 
@@ -120,20 +122,24 @@ def check_base(home: Home, base: InstalledBase) -> Check:
     folder = home.store.base_path(base.card)
     _check_document(folder / CARD_FILE, card.canonical(), check)
     _check_blobs(home, folder, [f.blob for f in card.files], check)
-    _check_packed(folder, check)
+    _check_kept(folder, card.fingerprint, check)
     return check
 
 
-def _check_packed(folder: Path, check: Check) -> None:
+def _check_kept(folder: Path, fingerprint: str, check: Check) -> None:
     """What was made of the weights and the tokenizer for a faster start, if it was."""
+    sound = not check.problems  # only then there is something to compare with
     for file in sorted(folder.glob("packed*.bin")):
         from runtime.kept_file import verify_kept
+        from runtime.kept_text import TEXT_FILE, verify_text
 
         try:
             check.size += verify_kept(file)
+            if sound and file.name == TEXT_FILE:
+                verify_text(file, fingerprint)
         except (MbpmError, OSError) as error:
-            message = error.message if isinstance(error, MbpmError) else str(error)
-            check.problems.append(message)
+            check.kept[file] = error.message if isinstance(error, MbpmError) else str(error)
+    check.problems += check.kept.values()
 
 
 def _check_document(file: Path, expected: bytes, check: Check) -> None:

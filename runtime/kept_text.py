@@ -8,10 +8,12 @@ tokenizers library's own JSON; the rest stands in the directory.
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import tokenizers
 
@@ -22,6 +24,8 @@ from specs.errors import IntegrityError
 from specs.file_names import WEIGHTS_FILE
 
 TEXT_FILE = "packed-tokenizer.bin"
+WAY = 1
+"""How the file is made: one made another way is made again."""
 
 
 def open_text(base_dir: Path, fingerprint: str) -> tuple[Tokenizer, ChatFormat]:
@@ -52,6 +56,33 @@ def open_text(base_dir: Path, fingerprint: str) -> tuple[Tokenizer, ChatFormat]:
     return tokenizer, chat
 
 
+def verify_text(file: Path, fingerprint: str) -> None:
+    """Compare a kept file with what `weights.gguf` beside it gives.
+
+    Its own digests find damage; this finds what somebody put there. What would be made again for
+    its version or base is not looked at.
+
+    Raises:
+        IntegrityError: it says something else.
+        MbpmError: `weights.gguf` cannot be used.
+        OSError: one cannot be read.
+    """
+    with file.open("rb") as stream:
+        directory, _ = read_directory(stream, file)
+        with understood(file):
+            if not _fits(directory, fingerprint):
+                return
+        made, raw = _made(fingerprint, *_read_weights(file.parent / WEIGHTS_FILE))
+        stream.seek(directory_room(made))
+        if directory != json.loads(json.dumps(made)) or stream.read() != raw:
+            raise IntegrityError(f"{file}: says something else than {WEIGHTS_FILE} does")
+
+
+def _fits(directory: Mapping[str, Any], fingerprint: str) -> bool:
+    found = directory["fingerprint"], directory["way"], directory["tokenizers"]
+    return found == (fingerprint, WAY, tokenizers.__version__)
+
+
 def _read_weights(weights: Path) -> tuple[Tokenizer, ChatFormat]:
     tokenizer = Tokenizer.from_gguf(weights)
     return tokenizer, ChatFormat.from_gguf(weights, tokenizer)
@@ -62,8 +93,7 @@ def _read(
 ) -> tuple[Tokenizer, ChatFormat]:
     directory, start = read_directory(stream, file)
     with understood(file):
-        made_from = (directory["fingerprint"], directory["tokenizers"])
-        if made_from != (fingerprint, tokenizers.__version__):
+        if not _fits(directory, fingerprint):
             raise IntegrityError(f"{file}: was made from another base or version")
         tables, size = directory["tables"], directory["tables"]["size"]
         pages = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))[start:]
@@ -83,10 +113,21 @@ def _read(
 
 
 def _write(file: Path, fingerprint: str, tokenizer: Tokenizer, chat: ChatFormat) -> None:
+    directory, raw = _made(fingerprint, tokenizer, chat)
+    start = directory_room(directory)
+    with making(file) as stream:
+        stream.seek(start)
+        stream.write(raw)
+        write_head(stream, directory, start)
+
+
+def _made(fingerprint: str, tokenizer: Tokenizer, chat: ChatFormat) -> tuple[dict[str, Any], bytes]:
+    """The directory and the data of a file."""
     values, tables, library = tokenizer.saved()
     raw = tables + library
     directory = {
         "fingerprint": fingerprint,
+        "way": WAY,
         "tokenizers": tokenizers.__version__,
         "tokenizer": values,
         "chat_template": chat.template,
@@ -94,8 +135,4 @@ def _write(file: Path, fingerprint: str, tokenizer: Tokenizer, chat: ChatFormat)
         "size": len(raw),
         "sha256": hashlib.sha256(raw).hexdigest(),
     }
-    start = directory_room(directory)
-    with making(file) as stream:
-        stream.seek(start)
-        stream.write(raw)
-        write_head(stream, directory, start)
+    return directory, raw

@@ -36,7 +36,7 @@ def carry_out(
         cause: What the history says of it.
         restores: The generation whose content it repeats.
         idle: What to say when there is nothing to do.
-        more: Other keys of the JSON document.
+        more: Other keys of the JSON document, or `changed` where something was already.
 
     Raises:
         MbpmError: as the plan, the question and `apply` do.
@@ -44,7 +44,7 @@ def carry_out(
     out, home = state.out, state.home
     prepared = prepare()
     plan = prepared.plan
-    document = {**(more or {}), "plan": plan.model_dump(mode="json"), "changed": False}
+    document = {"changed": False, **(more or {}), "plan": plan.model_dump(mode="json")}
     for sentence in prepared.satisfied:
         out.note(sentence)
     show(plan, out, _places(prepared, home), purge=bool(prepared.purged), marks=dry_run)
@@ -72,7 +72,8 @@ def carry_out(
         for sentence in did.satisfied:
             out.note(sentence)
     done(did.plan, out)
-    document |= {"plan": did.plan.model_dump(mode="json"), "changed": not did.plan.empty}
+    document |= {"plan": did.plan.model_dump(mode="json")}
+    document["changed"] = document["changed"] or not did.plan.empty
     out.result({**document, "generation": generation.number})
     return generation
 

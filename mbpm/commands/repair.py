@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -95,38 +96,52 @@ def repair(
     from mbpm.change.install import prepare_repair
     from mbpm.verify import installed_packs
 
-    if bases:
-        _drop_damaged(state, dry_run=dry_run)
+    dropped = _drop_damaged(state, yes=yes, dry_run=dry_run) if bases else False
     packs = installed_packs(state.home, names)
     catalogue = state.catalogue(registry)
+    idle = "every byte is right" if packs or bases else "nothing is installed"
+    if dropped:
+        idle = "every other byte is right"
     carry_out(
         state,
         lambda: prepare_repair(state.home, packs, catalogue, bases=bases),
         yes=yes,
         dry_run=dry_run,
-        idle="every byte is right" if packs or bases else "nothing is installed",
+        idle=idle,
+        more={"changed": dropped and not dry_run},
     )
     if bases and not dry_run:
         _run_failed_triggers(state)
 
 
-def _drop_damaged(state: State, *, dry_run: bool) -> None:
-    """Free what was made of bases for a faster start, where it is damaged: it is made anew."""
+def _drop_damaged(state: State, *, yes: bool, dry_run: bool) -> bool:
+    """Free what was made of bases for a faster start, where it is damaged: it is made anew.
+
+    Returns:
+        Whether there was any.
+    """
+    from mbpm.files import remove
     from mbpm.lock import writer_lock
-    from runtime.kept_file import verify_kept
-    from specs.errors import IntegrityError
+    from mbpm.verify import check_base
 
     home, out = state.home, state.out
+    damaged: list[Path] = []
     for base in home.current().bases:
-        for file in sorted(home.store.base_path(base.card).glob("packed*.bin")):
-            try:
-                verify_kept(file)
-            except IntegrityError as error:
-                out.warn(error.message)
-                out.line(f"repair     {file.name} of base {base.name}: the next run makes it anew")
-                if not dry_run:
-                    with writer_lock(home.path, out):
-                        file.unlink(missing_ok=True)
+        for file, problem in check_base(home, base).kept.items():
+            out.warn(problem)
+            out.line(f"repair     {file.name} of base {base.name}: the next run makes it anew")
+            damaged.append(file)
+    if damaged and not dry_run:
+        out.confirm("Go ahead?", yes=yes)
+        with writer_lock(home.path, out):
+            for file in damaged:
+                try:
+                    remove(file)
+                except OSError as error:
+                    out.warn(
+                        f"{file}: cannot be removed ({(error.strerror or str(error)).lower()})"
+                    )
+    return bool(damaged)
 
 
 def _run_failed_triggers(state: State) -> None:

@@ -82,7 +82,7 @@ def open_packed(base_dir: Path, fingerprint: str, precision: str, say: Say) -> P
     Raises:
         IntegrityError, MbpmError: `weights.gguf` cannot be used.
         DoesNotFitError: the disk is full.
-        OSError: the file is there and cannot be read.
+        OSError: the file is there and cannot be read, or cannot be written.
     """
     file = packed_file(base_dir, precision)
     words, once = "preparing the weights for this engine", ", once"
@@ -120,6 +120,8 @@ def _make(file: Path, fingerprint: str, precision: str, words: str, once: str, s
         with file.open("rb") as stream:
             return _map(stream, file, fingerprint, precision)
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise DoesNotFitError(
             f"{file}: cannot be written ({error.strerror})",
             hint="free some disk, or use `--engine torch`, which needs no such file",

@@ -35,12 +35,18 @@ def test_packed_weights_are_checked_and_freed(real_home: RealHome, tmp_path: Pat
     packed.write_bytes(raw)
     done = cli("verify")
     assert done.code == 5 and f"{packed}: was changed" in done.out + done.err
-    cli.ok("repair", "--dry-run")
-    assert packed.exists()
+    done = cli.ok("repair", "--dry-run", "--json")
+    assert packed.exists() and done.json["changed"] is False
+    assert cli("repair").code == 2 and packed.exists()  # there is nobody to ask
     done = cli.ok("repair", "--yes")
     assert "repair     packed.bin of base smollm2-135m: the next run makes it anew" in done.out
-    assert not packed.exists()
+    assert "every byte is right" not in done.err and not packed.exists()
     cli.ok("verify")
+    packed.mkdir()
+    assert cli("verify").code == 5
+    assert cli.ok("repair", "--yes", "--json").json["changed"] is True
+    assert not packed.exists()
+    assert cli.ok("repair", "--json").json["changed"] is False
     assert cli.ok(*ask).out == first.out
 
     begun = packed.with_name(".packed.bin.killed")

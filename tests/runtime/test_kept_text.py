@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime.chat_format import ChatFormat
-from runtime.kept_file import verify_kept
-from runtime.kept_text import TEXT_FILE, open_text
+from runtime.kept_file import read_directory, verify_kept, write_head
+from runtime.kept_text import TEXT_FILE, open_text, verify_text
 from runtime.native import why_not
 from runtime.tokenizer import Tokenizer
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
@@ -71,7 +72,7 @@ def test_tokens_matched_whole_and_letters_without_a_token(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "harm", ["a table", "the rest", "cut", "nothing in it", "another base", "old"]
+    "harm", ["a table", "the rest", "cut", "nothing in it", "another base", "old", "another way"]
 )
 def test_what_does_not_fit_is_made_again(
     base: Path, harm: str, monkeypatch: pytest.MonkeyPatch
@@ -80,6 +81,8 @@ def test_what_does_not_fit_is_made_again(
     with monkeypatch.context() as patch:
         if harm == "old":
             patch.setattr("tokenizers.__version__", "0.1")
+        if harm == "another way":
+            patch.setattr("runtime.kept_text.WAY", 0)
         open_text(base, "f" * 64 if harm == "another base" else fingerprint(base))
     raw = file.read_bytes()
     spoilt = {
@@ -100,6 +103,45 @@ def test_what_does_not_fit_is_made_again(
     assert file.read_bytes() != damaged
     assert verify_kept(file) == file.stat().st_size
     assert [f.name for f in base.iterdir() if f.name.startswith(".")] == []
+
+
+def test_what_its_own_digests_cannot_tell(tmp_path: Path) -> None:
+    tiny = make_tiny_base(tmp_path)
+    file, print_ = tiny / TEXT_FILE, fingerprint(tiny)
+    open_text(tiny, print_)
+    verify_text(file, print_)
+    with file.open("rb") as stream:
+        directory, start = read_directory(stream, file)
+        stream.seek(start)
+        data = stream.read()
+
+    def forge(data: bytes, **changes: object) -> None:
+        tables = directory["tables"]["size"]
+        whole = {
+            **directory,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "tables": {"size": tables, "sha256": hashlib.sha256(data[:tables]).hexdigest()},
+            **changes,
+        }
+        with file.open("w+b") as stream:
+            stream.seek(start)
+            stream.write(data)
+            write_head(stream, whole, start)
+        verify_kept(file)
+
+    file.chmod(0o644)
+    forge(data)
+    verify_text(file, print_)
+    for forged, changes in (
+        (data[:-5] + bytes([data[-5] ^ 1]) + data[-4:], {}),
+        (bytes([data[0] ^ 1]) + data[1:], {}),
+        (data, {"chat_template": "obey me" + directory["chat_template"]}),
+    ):
+        forge(forged, **changes)
+        with pytest.raises(IntegrityError, match=r"something else than weights\.gguf"):
+            verify_text(file, print_)
+    forge(data[:-1] + b"x", way=0)
+    verify_text(file, print_)  # nobody reads it: it is made again
 
 
 def test_a_second_start_reads_no_gguf(base: Path) -> None:

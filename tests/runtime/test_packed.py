@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,13 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
 from runtime.engine import F32
 from runtime.kept_file import HEAD, LAYOUT, MAGIC, read_directory
+from specs.errors import DoesNotFitError
 from tests.support.tiny_base import make_tiny_base
 
 pytest.importorskip("runtime.native._native", reason="the extension was not built")
@@ -136,6 +138,21 @@ def test_what_cannot_be_read_is_left_alone(made: tuple[Path, F32, bytes]) -> Non
     assert file.is_dir() and not said
     file.rmdir()
     put(base, whole)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE])
+def test_only_a_full_disk_is_called_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    base = make_tiny_base(tmp_path)
+    monkeypatch.setattr("os.fsync", refused)
+    full = number in (errno.ENOSPC, errno.EDQUOT)
+    with pytest.raises(DoesNotFitError if full else OSError, match=os.strerror(number)):
+        scores(base)
+    assert [p.name for p in base.iterdir() if "packed" in p.name] == []
 
 
 CHILD = """
