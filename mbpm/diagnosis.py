@@ -147,7 +147,8 @@ def _native(findings: _Findings) -> None:
         findings.add(
             "note",
             "native",
-            f"the engine for this processor is not here: {reason}; torch answers, more slowly",
+            f"the engine for this processor is not here: {reason}; torch answers and "
+            "trains, more slowly",
             "install a C++ compiler (`apt install g++`), then `pip install --force-reinstall "
             "--no-deps --no-cache-dir mbpm`",
         )

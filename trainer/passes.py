@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from runtime.native import instruction_set, why_not
 from runtime.quant import DequantLinear
 
 if TYPE_CHECKING:
@@ -237,11 +238,13 @@ class NativePasses(TorchPasses):
 
 @lru_cache
 def passes_on(device_type: str) -> TorchPasses:
-    """The quickest passes for a kind of device."""
-    if device_type == "cpu":
-        try:
-            from runtime.native._native import Training
-        except ImportError:
-            return TorchPasses()
-        return NativePasses(Training(""))
-    return TorchPasses()
+    """The quickest passes for a kind of device.
+
+    Raises:
+        UsageError: `MBPM_ISA` names an instruction set that is not here.
+    """
+    if device_type != "cpu" or why_not() is not None:
+        return TorchPasses()
+    from runtime.native._native import Training
+
+    return NativePasses(Training(instruction_set()))

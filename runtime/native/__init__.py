@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from runtime.engine import ModelConfig
 
 
+INTERFACE = 1
+"""What is called from here: the extension says the same, or it is another version's."""
+
+
 class UnsupportedError(MbpmError):
     """A base of a shape that the native engine does not compute."""
 
@@ -20,11 +24,13 @@ class UnsupportedError(MbpmError):
 def why_not() -> str | None:
     """Why the native engine cannot run here, in words; None where it can."""
     try:
-        from runtime.native import _native  # noqa: F401
+        from runtime.native import _native
     except ImportError as error:
         if "_native" in str(error) and "cannot import name" in str(error):
             return "mbpm was installed without a C++ compiler"
         return f"its extension cannot be loaded ({error})"
+    if getattr(_native, "INTERFACE", 0) != INTERFACE:
+        return "its extension was built for another version of mbpm"
     return None
 
 

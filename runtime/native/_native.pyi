@@ -8,6 +8,8 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 MatrixAt = tuple[str, int, int, int, list[int]]
 
+INTERFACE: int
+
 class Base:
     threads: int
     isa: str

@@ -117,6 +117,14 @@ def test_a_batch_that_is_refused_advances_no_sequence(engine: NativeEngine) -> N
     assert [row.cache.length for row in rows] == [1] * 9
 
 
+def test_an_extension_of_another_version(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.native._native.INTERFACE", 0)
+    assert load_engine(tiny, device="cpu").name.startswith("torch cpu")
+    with pytest.raises(UsageError, match="was built for another version of mbpm") as caught:
+        load_engine(tiny, engine="native")
+    assert "`mbpm doctor`" in (caught.value.hint or "")
+
+
 def test_an_instruction_set_by_environment(
     tiny: Path, engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +135,31 @@ def test_an_instruction_set_by_environment(
     monkeypatch.setenv("MBPM_ISA", "sse9")
     with pytest.raises(UsageError, match="cannot run `sse9`"):
         NativeEngine(tiny)
+
+
+def test_an_adapter_of_tiny_values(engine: NativeEngine) -> None:
+    tensors = low_rank(engine, 4)
+    expected = last(engine, [5, 6, 7])
+    for size in (1e-39, 1e-45, 0.0):  # below the least power of two whose inverse is finite
+        tiny = {n: np.full_like(t, size) if SUFFIX_A in n else t for n, t in tensors.items()}
+        slot = engine.add_adapter(tiny, 1.0)
+        found = engine.forward(engine.new_cache(3), [5, 6, 7], [ActiveAdapter(slot)]).logits
+        engine.unload_adapter(slot)
+        assert found is not None
+        np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    # what is tiny in A and large in B is the adapter all the same
+    slots = [
+        engine.add_adapter(
+            {n: t * np.float32(1 / f if SUFFIX_A in n else f) for n, t in tensors.items()}, 1.0
+        )
+        for f in (1.0, 1e38)
+    ]
+    one, other = (
+        engine.forward(engine.new_cache(3), [5, 6, 7], [ActiveAdapter(slot)]).logits
+        for slot in slots
+    )
+    assert one is not None and other is not None and np.abs(one[0] - expected).max() > 2
+    np.testing.assert_allclose(other, one, atol=0.2)
 
 
 def test_more_threads_than_cores(tiny: Path, engine: NativeEngine) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from runtime.codes import Codes
 from runtime.quant import DequantLinear
-from trainer.passes import NativePasses, TorchPasses
+from specs.errors import UsageError
+from trainer.passes import NativePasses, TorchPasses, passes_on
 
 native = pytest.importorskip("runtime.native._native", reason="the extension was not built")
 CPU = torch.device("cpu")
@@ -155,3 +156,32 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         passes.dequantise(
             torch.zeros(4, 1, 32, dtype=torch.int8), torch.zeros(4, 1), None, torch.zeros(4, 33)
         )
+    with pytest.raises(ValueError, match="overlap"):
+        passes.swiglu(torch.zeros(4, 128), torch.zeros(256).as_strided((4, 64), (32, 1)))
+
+
+def test_codes_and_scales_are_dense() -> None:
+    passes, out = native.Training(""), torch.zeros(4, 64)
+    codes, scale = torch.zeros(4, 2, 32, dtype=torch.int8), torch.ones(4, 2, 1)
+    passes.dequantise(codes, scale, None, out)
+    nibbles = torch.zeros(4, 2, 16, dtype=torch.uint8)
+    for wrong in (
+        (codes.transpose(0, 1), scale, None),
+        (codes[:1].expand(4, 2, 32), scale, None),
+        (codes, torch.ones(2, 4, 1).transpose(0, 1), None),
+        (codes, torch.ones(1).expand(4, 2, 1), None),
+        (nibbles, scale, torch.ones(1).expand(4, 2, 1)),
+    ):
+        with pytest.raises(ValueError, match="not dense"):
+            passes.dequantise(*wrong, out)
+
+
+def test_the_instruction_set_is_that_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = passes_on.__wrapped__
+    monkeypatch.setenv("MBPM_ISA", "portable")
+    assert isinstance(fresh("cpu"), NativePasses)
+    monkeypatch.setenv("MBPM_ISA", "sse9")
+    with pytest.raises(UsageError, match="cannot run `sse9`"):
+        fresh("cpu")
+    monkeypatch.setattr("runtime.native._native.INTERFACE", 0)
+    assert type(fresh("cpu")) is TorchPasses

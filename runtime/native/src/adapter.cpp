@@ -28,13 +28,13 @@ Adapter::Adapter(std::shared_ptr<Model> model, const std::vector<Pair>& pairs)
 
     std::vector<const Pair*> of(layers * PROJECTIONS, nullptr);
     for (const auto& p : pairs) of[size_t(p.layer) * PROJECTIONS + p.projection] = &p;
-    // the power of two that brings the largest value into [0.5, 1)
+    // the power of two that brings the largest value into [0.5, 1); 2^-e has to stay finite
     auto norm = [](const float* from, size_t n) {
         float most = 0;
         for (size_t i = 0; i < n; i++) most = std::max(most, std::fabs(from[i]));
         int e = 0;
         std::frexp(most, &e);
-        return e;
+        return std::max(e, -126);
     };
     for (size_t layer = 0; layer < layers; layer++)
         for (int g = 0; g < GROUPS; g++) {

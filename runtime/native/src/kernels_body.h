@@ -191,11 +191,10 @@ static void rms_norm(const float* x, const float* weight, int n, float eps, floa
     for (; i < n; i++) y[i] = x[i] * factor * weight[i];
 }
 
-INLINE VF silu_times(VF gate, VF up) {
-    // e^-x overflows below -88, where the product is zero anyway
-    VF e = exp(-max(gate, splat(-87.0f)));
-    return gate / (e + 1.0f) * up;
-}
+// 1 / sigmoid(x); e^-x overflows below -88, where what is divided by it is zero anyway
+INLINE VF sigmoid_divisor(VF x) { return exp(-max(x, splat(-87.0f))) + 1.0f; }
+
+INLINE VF silu_times(VF gate, VF up) { return gate / sigmoid_divisor(gate) * up; }
 
 static void swiglu(const float* gate, const float* up, int n, float* y) {
     int i = 0;

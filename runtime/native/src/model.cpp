@@ -95,12 +95,8 @@ void Model::check(const Pass& pass) const {
     for (const Cache* c : pass.caches) {
         if (c->model() != this) throw std::invalid_argument("a cache of another engine");
         if (c->length() + each > c->capacity()) throw std::length_error("the cache is full");
-        for (const Cache* other : pass.caches)
-            if (&other != &c && other == c && pass.caches.size() > 1) {
-                int seen = 0;
-                for (const Cache* o : pass.caches) seen += o == c;
-                if (seen > 1) throw std::invalid_argument("a cache twice in one pass");
-            }
+        if (std::count(pass.caches.begin(), pass.caches.end(), c) > 1)
+            throw std::invalid_argument("a cache twice in one pass");
     }
     for (const Active& a : pass.active)
         if (a.adapter->model() != this || a.first < 0 || a.last > int(rows) || a.first > a.last)

@@ -29,6 +29,10 @@ using Out2 = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
+// Of this module; runtime/native/__init__.py asks for the same. Raise both with every change of what is
+// called from Python.
+constexpr int INTERFACE = 1;
+
 constexpr const char* FORMAT_NAMES[FORMATS] = {"q4", "q4s", "q4c", "q5", "q8"};
 
 Format format_of(const std::string& name) {
@@ -363,6 +367,7 @@ void bind_training(nb::module_& m);  // training.cpp
 NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);  // the trainer keeps its passes until the interpreter ends
     bind_training(m);
+    m.attr("INTERFACE") = INTERFACE;
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
         for (const Kernels* k : usable_kernels()) names.push_back(k->name);

@@ -86,13 +86,14 @@ void Pool::finish() {
     const auto patience = (worked - began) / 2 + std::chrono::microseconds(3);
     bool waited = false;
     for (int c = 0; c < chunks; c++)
-        while (states_[c].load(std::memory_order_acquire) != (epoch << 1 | 1)) {
+        for (uint64_t s; (s = states_[c].load(std::memory_order_acquire)) != (epoch << 1 | 1);) {
             if (!waited && Clock::now() - worked < patience) {
                 relax();
                 continue;
             }
             waited = true;
-            compute(0, epoch, job_, c);
+            if (s == epoch << 1) std::this_thread::yield();  // who commits is let finish
+            else compute(0, epoch, job_, c);
         }
 }
 
@@ -146,6 +147,8 @@ void Pool::helper(int self) {
         }
         line.busy.store(true);
         const uint64_t epoch = epoch_.load();
+        // a sequence lock: the job may be written meanwhile, in the language's terms a race, and what
+        // was copied of it then is dropped below without a look
         std::memcpy(&job, &job_, sizeof job);
         std::atomic_thread_fence(std::memory_order_seq_cst);
         if (writing_.load() == epoch) {

@@ -2,8 +2,9 @@
 //
 // A step's chunks are dealt out as one contiguous range per thread; who is done takes from others.
 // A chunk is computed into the thread's own memory and then committed, once, by whoever finishes it
-// first. So nobody waits for a thread that the system took off its core in the middle of a chunk:
-// the caller computes that chunk again, and what the sleeper would have written is dropped.
+// first. So nobody waits for a thread that the system took off its core while it computed a chunk:
+// the caller computes that chunk again, and what the sleeper would have written is dropped. Only one
+// inside `commit`, which copies, is waited for.
 #pragma once
 
 #include <atomic>

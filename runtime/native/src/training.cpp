@@ -50,7 +50,10 @@ Rows<T> rows_of(const Tensor& t) {
     r.stride = size_t(r.columns);
     for (size_t i = last; i-- > 0;) {
         if (t.shape(i) == 1) continue;
-        if (r.rows == 1) r.stride = size_t(t.stride(i));
+        if (r.rows == 1) {
+            check(t.stride(i) >= r.columns, "rows that overlap");
+            r.stride = size_t(t.stride(i));
+        }
         check(t.stride(i) == int64_t(r.stride) * r.rows, "rows without a common stride");
         r.rows *= int64_t(t.shape(i));
     }
@@ -66,6 +69,14 @@ Rows<T> dense(const Tensor& t, int64_t rows, int64_t columns) {
 }
 
 const float* vector(const Tensor& t, int64_t n) { return dense<float>(t, 1, n).at; }
+
+// The data of a tensor whose numbers stand one after the other.
+const void* contiguous(const Tensor& t) {
+    int64_t stride = 1;
+    for (size_t i = t.ndim(); i-- > 0; stride *= int64_t(t.shape(i)))
+        check(t.shape(i) == 1 || t.stride(i) == stride, "codes or scales that are not dense");
+    return t.data();
+}
 
 using Maybe = std::optional<Tensor>;
 
@@ -101,9 +112,9 @@ void dequantise(const Passes& p, Tensor codes, Tensor scale, const Maybe& offset
         auto numbers = [&](const Tensor& t, bool& half) {
             half = is(t, nb::dlpack::dtype_code::Float, 16);
             check((half || is_wide(t)) && int64_t(t.size()) == groups, "scales of another shape");
-            return t.data();
+            return contiguous(t);
         };
-        c.codes = static_cast<const uint8_t*>(codes.data());
+        c.codes = static_cast<const uint8_t*>(contiguous(codes));
         c.scale = numbers(scale, c.half_scale);
         if (offset) c.offset = numbers(*offset, c.half_offset);
         nb::gil_scoped_release release;

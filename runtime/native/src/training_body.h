@@ -191,10 +191,7 @@ static void rotate_rows(T* x, const float* bias, const float* cos, const float* 
     }
 }
 
-INLINE VF sigmoid(VF x) {
-    // e^-x overflows below -88, where the result is zero anyway
-    return 1.0f / (exp(-max(x, splat(-87.0f))) + 1.0f);
-}
+INLINE VF sigmoid(VF x) { return 1.0f / sigmoid_divisor(x); }
 
 // out = silu(gate) * up, of rows [gate, up]
 template <class T>
