@@ -141,7 +141,7 @@ def of_peft(
     )
     model = get_peft_model(loaded, chosen)
     cpu = torch.device("cpu")
-    start = TrainableAdapter(card, config.rank, config.scale, config.seed, cpu).snapshot()
+    start = TrainableAdapter(card, config.rank, config.scale, config.seed, cpu).values()
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             ours = name.removeprefix("base_model.model.").replace(".default", "")

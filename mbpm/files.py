@@ -13,6 +13,7 @@ from pathlib import Path
 
 from specs.errors import DoesNotFitError, UsageError
 
+PARTIAL = ".partial"
 SPARE_BYTES = 32 * 1024 * 1024
 """What is left free beside the bytes a command needs."""
 
@@ -89,23 +90,34 @@ def remove(path: Path) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write into that becomes `folder`, which is empty or not there, once all is well.
 
-    After an error nothing is left; what a killed process left is removed by the next.
+    After an error nothing is left; what a killed process left is removed by the next. A folder that
+    is there is written in itself: it may be where another disk is mounted.
     """
     folder = folder.resolve()
-    partial = folder.with_name(f".{folder.name}.partial")
+    inside, moved = folder.is_dir(), list[Path]()
+    partial = folder / PARTIAL if inside else folder.with_name(f".{folder.name}{PARTIAL}")
     remove(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
-        if not folder.is_dir():
+        if not inside:
             replace(partial, folder)
             return
         for file in partial.iterdir():  # the folder itself stays: somebody may stand in it
-            replace(file, folder / file.name)
+            moved.append(folder / file.name)
+            replace(file, moved[-1])
         partial.rmdir()
     except BaseException:
-        remove(partial)
+        for path in (partial, *moved):
+            remove(path)
         raise
+
+
+def is_free(folder: Path) -> bool:
+    """Whether `whole_folder` can make this one: it is empty, or not there."""
+    if not folder.is_dir():
+        return not os.path.lexists(folder)
+    return all(inside.name == PARTIAL for inside in folder.iterdir())
 
 
 def recordable(path: Path) -> Path:

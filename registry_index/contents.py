@@ -25,6 +25,8 @@ from specs.safetensors_header import TensorInfo, read_header
 if TYPE_CHECKING:
     import numpy as np
 
+MAX_ROUTING_BYTES = 4 << 20
+"""16 prototypes of 16,384 numbers and 128 questions take less."""
 _CHUNK_ELEMENTS = 1 << 20
 
 
@@ -44,6 +46,10 @@ def check_contents(
     Raises:
         IntegrityError: naming the file and the rule it breaks.
     """
+    if (size := manifest.blob(ROUTING_FILE).size) > MAX_ROUTING_BYTES:
+        raise IntegrityError(
+            f"{files[ROUTING_FILE]}: has {size:,} bytes (expected at most {MAX_ROUTING_BYTES:,})"
+        )
     for name in (ADAPTER_FILE, ROUTING_FILE):
         check_tensors(files[name])
     if KNOWLEDGE_FILE in files:

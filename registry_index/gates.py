@@ -6,8 +6,10 @@ from specs.evals import Evals, Metric, OffDomain, RoutingEval
 from specs.pack_toml import Gates
 from specs.shares import wilson
 
-MIN_GROUPS = 2
-"""A bootstrap over fewer groups has no interval."""
+MIN_GROUPS = 6
+"""Where fewer groups all gain, chance does as much in more than one of twenty cases."""
+MAX_P = 0.05
+"""Of the paired test on the main metric: an interval over few groups is too narrow."""
 
 
 def failed_gates(evals: Evals, gates: Gates) -> list[str]:
@@ -62,7 +64,15 @@ def _gain(main: Metric, gates: Gates) -> list[str]:
         failed.append(f"the gain on `{main.name}` lies outside its own interval")
     if main.groups < MIN_GROUPS:
         failed.append(
-            f"`{main.name}` was measured on {main.groups} group, and an interval needs {MIN_GROUPS}"
+            f"`{main.name}` was measured on {main.groups} groups of rows, and fewer than "
+            f"{MIN_GROUPS} show no gain that could not be chance"
+        )
+    elif main.p_value is None:
+        failed.append(f"whether the gain on `{main.name}` is chance was not tested")
+    elif main.p_value > MAX_P:
+        failed.append(
+            f"the gain on `{main.name}` may be chance (p = {main.p_value:.2g}, must be at most "
+            f"{MAX_P:.2g})"
         )
     return failed
 

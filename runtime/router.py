@@ -10,6 +10,7 @@ average general prompt and 1 for the average one of its kind; the pack's is the 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ LEAST_PROMPTS = 8
 """Fewer own or general prompts than this calibrate nothing."""
 HARD_WEIGHT = 0.5
 """How much of what a pack is told apart from is hard negatives, where there are some."""
+LEAST_REACH = 0.3
+"""The share of a kind's distance from general prompts that hard negatives must leave it."""
 MAX_QUESTIONS, MAX_QUESTION_LETTERS = 64, 500
 """Most questions of a sort that a card may hold, and the letters of each."""
 MAX_PROTOTYPES = 16
@@ -129,6 +132,9 @@ class PackRouting:
         Raises:
             IntegrityError: it is malformed, or was made for another base.
         """
+        numbers = sum(math.prod(t.shape) for t in read_header(file).tensors.values())
+        if numbers > MAX_PROTOTYPES * base.mean.size:  # before any of them is read
+            raise _unfit("its numbers do", base, file)
         tensors, metadata = _read(file, base.fingerprint)
         return cls(
             base.fingerprint,
@@ -262,7 +268,13 @@ def fit_pack(
         others = (1 - HARD_WEIGHT) * others + HARD_WEIGHT * second - np.outer(away, away)
     scatter = within + others + OWN_SHRINKAGE * np.eye(own.shape[1])
     prototypes = np.linalg.solve(scatter, (means - away).T).T
-    prototypes /= (prototypes * means).sum(axis=1, keepdims=True)
+    alone = np.linalg.solve(scatter, means.T).T
+    reach, full = ((p * means).sum(axis=1) for p in (prototypes, alone))
+    # a kind that lies where the hard negatives do would lift the threshold of all
+    kept = reach >= min(LEAST_REACH, (reach / full).max()) * full
+    if reach[kept].min() <= 0:
+        prototypes, reach = alone, full
+    prototypes = prototypes[kept] / reach[kept, None]
     scores = (base.whiten(background_heldout) @ prototypes.T).max(axis=1)
     own_scores = (base.whiten(own_heldout) @ prototypes.T).max(axis=1)
     halves = scores[0::2], scores[1::2]
@@ -336,11 +348,15 @@ def _prototypes(tensors: Mapping[str, Any], base: BaseRouting, file: Path) -> F3
     name, dimensions = ("prototypes", 2) if "prototypes" in tensors else ("prototype", 1)
     found = np.atleast_2d(_tensor(tensors, name, dimensions, file))
     if found.shape[1] != base.mean.size or not 1 <= len(found) <= MAX_PROTOTYPES:
-        raise IntegrityError(
-            f"{file}: tensor `{name}` does not fit the base's features (expected at most "
-            f"{MAX_PROTOTYPES} of {base.mean.size} numbers)"
-        )
+        raise _unfit(f"tensor `{name}` does", base, file)
     return found
+
+
+def _unfit(what: str, base: BaseRouting, file: Path) -> IntegrityError:
+    return IntegrityError(
+        f"{file}: {what} not fit the base's features (expected at most {MAX_PROTOTYPES} of "
+        f"{base.mean.size} numbers)"
+    )
 
 
 def _questions(metadata: Mapping[str, str], key: str, file: Path) -> tuple[str, ...]:

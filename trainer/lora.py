@@ -113,12 +113,8 @@ class TrainableAdapter:
         """The tensors on the CPU, as they are until the next step."""
         return {k: v.detach().cpu() for k, v in self.tensors.items()}
 
-    def snapshot(self) -> dict[str, torch.Tensor]:
-        """A copy of the tensors on the CPU."""
-        return {k: v.detach().cpu().clone() for k, v in self.tensors.items()}
-
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take values saved by `snapshot`."""
+        """Take such values."""
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(tensors[name])

@@ -27,7 +27,7 @@ from trainer.data.example import Example
 from trainer.evaluate import Setting
 from trainer.held_out import write_held_out
 from trainer.loop import StepReport
-from trainer.pack_folder import PackSpec, to_half, write_pack_folder
+from trainer.pack_folder import PackSpec, to_half, unmake, write_pack_folder
 from trainer.routing import (
     looker,
     make_routing,
@@ -138,6 +138,7 @@ def make_pack(
     reporter.stage("recording canaries")
     canaries = record(engine, chat, canary_prompts(held_out), info.activation, slot)
     described = spec.of(card, info, canaries)
+    unmake(output)
     write_held_out(output, held_out, training, notes)
     written = write_pack_folder(output, described, shipped, routing.save(), evals, passages)
     return Made(described, written)

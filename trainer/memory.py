@@ -204,7 +204,7 @@ def hold_no_more() -> None:
     """
     import ctypes
 
-    with suppress(OSError, AttributeError):  # glibc alone has it
+    with suppress(OSError, AttributeError, TypeError):  # glibc alone has it
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, MAPPED)
         library.mallopt(_M_TRIM_THRESHOLD, KEPT)

@@ -90,13 +90,18 @@ def write_pack_folder(
         PICTURE_FILE: draw(evals, f"{pack.name} {pack.version}").encode(),
         PACK_TOML: tomli_w.dumps(pack.model_dump(mode="json", exclude_none=True)).encode(),
     }
-    (folder / PACK_TOML).unlink(missing_ok=True)  # a kill from here on leaves no mixture behind
+    unmake(folder)
     if passages:
         write_knowledge(folder / KNOWLEDGE_FILE, passages)
     else:
         (folder / KNOWLEDGE_FILE).unlink(missing_ok=True)
     _write(folder, files)
     return evals
+
+
+def unmake(folder: Path) -> None:
+    """Make a folder no pack folder any more: a kill while it is written leaves no mixture."""
+    (folder / PACK_TOML).unlink(missing_ok=True)
 
 
 def write_evals(folder: Path, pack: PackToml, evals: Evals) -> None:
@@ -133,13 +138,18 @@ def card_text(pack: PackToml, evals: Evals) -> str:
         "",
         "## Evaluation",
         "",
-        f"Held-out groups that training never saw; {evals.runtime}; 95 % intervals by paired "
-        "bootstrap over groups.",
-        "",
-        "| metric | base | with pack | gain | rows |",
-        "|---|---|---|---|---|",
-        *(_row(m) for m in evals.metrics),
     ]
+    if evals.metrics:
+        lines += [
+            f"On held-out groups of rows; {evals.runtime}; 95 % intervals by paired bootstrap over "
+            "groups.",
+            "",
+            "| metric | base | with pack | gain | rows |",
+            "|---|---|---|---|---|",
+            *(_row(m) for m in evals.metrics),
+        ]
+    else:
+        lines.append("Nothing was measured.")
     if (routing := evals.routing) is not None:
         lines += [
             "",

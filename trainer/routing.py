@@ -50,7 +50,8 @@ NATURAL = 500
 POOL, HARD = 400, 64
 """General prompts among which hard negatives are looked for, and how many of all are taken."""
 KINDS, CHOOSING, CERTAIN = (1, 2, 4, 8), 4, 0.05
-"""Numbers of prototypes that are tried, and how one is chosen: docs/evaluation.md."""
+"""Numbers of prototypes that are tried, on every how many-th question, and the p-value at which
+more are better."""
 KEPT = 32
 """Validation questions and hard negatives that stay in the pack."""
 
@@ -137,6 +138,16 @@ class Other:
     routing: PackRouting
     questions: tuple[str, ...]
 
+    @property
+    def lent(self) -> tuple[str, ...]:
+        """Those that a new pack may be told apart from: every second one."""
+        return self.questions[::2]
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """Those that no pack was fitted to."""
+        return self.questions[1::2]
+
 
 def others_installed(pack_dirs: Iterable[Path], base: BaseRouting, name: str) -> dict[str, Other]:
     """The other packs of a base, with questions of theirs: validation ones, or else recorded ones.
@@ -179,23 +190,24 @@ def make_routing(
         own += natural_questions(domain, NATURAL, seed)
     tested = own_questions(held_out, seed)
     near, held, general = (look(prompts) for prompts in (own, tested, prompts_to("calibrate")))
-    kinds = _kinds(base, near, general)
+    kinds = _kinds(base, near, general, None)
     first = fit_pack(base, near, held, general, kinds=kinds)
     pool = prompts_to("base")
     pool = random.Random(seed).sample(pool, min(len(pool), POOL))
-    pool += [q for other in others.values() for q in other.questions[::2]]
+    pool += [q for other in others.values() for q in other.lent]
     scores = first.score(base.whiten(look(pool)))
     nearest = [pool[i] for i in np.argsort(-scores, kind="stable")[:HARD]]
+    hard = look(nearest)
+    kinds = _kinds(base, near, general, hard)
     fitted = replace(
-        fit_pack(base, near, held, general, look(nearest), kinds),
+        fit_pack(base, near, held, general, hard, kinds),
         validation=_kept(tested),
         negatives=_kept(nearest),
     )
-    measured = {n: replace(o, questions=o.questions[1::2]) for n, o in others.items()}
-    return fitted, measure_routing(fitted, look, base, tested, measured)
+    return fitted, measure_routing(fitted, look, base, tested, others)
 
 
-def _kinds(base: BaseRouting, own: F32, general: F32) -> int:
+def _kinds(base: BaseRouting, own: F32, general: F32, hard: F32 | None) -> int:
     """How many prototypes a pack needs: one, unless more let certainly more of its questions pass.
 
     Every CHOOSING-th question is kept apart to choose by.
@@ -203,7 +215,7 @@ def _kinds(base: BaseRouting, own: F32, general: F32) -> int:
     apart = np.arange(len(own)) % CHOOSING == 0
     best, passed = 1, np.zeros(int(apart.sum()), dtype=bool)
     for kinds in KINDS if len(own) - len(passed) >= LEAST_PROMPTS else ():
-        card = fit_pack(base, own[~apart], own[apart], general, kinds=kinds)
+        card = fit_pack(base, own[~apart], own[apart], general, hard, kinds)
         found = card.score(base.whiten(own[apart])) >= card.threshold
         more, fewer = int((found & ~passed).sum()), int((passed & ~found).sum())
         if kinds == 1 or (more > fewer and mcnemar_test(more, fewer) < CERTAIN):
@@ -225,10 +237,10 @@ def measure_routing(
     scores = pack.score(base.whiten(look(general)))
     taken = []
     for name, other in sorted(others.items()):
-        if other.questions:
+        if other.tested:
             # the pack's own name is not known here, and cannot be this
             router = Router(base, {name: other.routing, "": pack})
-            wins = [router.decide(f).pack == "" for f in look(other.questions)]
+            wins = [router.decide(f).pack == "" for f in look(other.tested)]
             taken.append(Taken(pack=name, rows=len(wins), share=float(np.mean(wins))))
     return RoutingEval(
         recall=float(np.mean(own_scores >= pack.threshold)) if len(own_scores) else 0.0,

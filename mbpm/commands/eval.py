@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trainer.assess import Options
     from trainer.data.example import Example
 
+UNCHECKED = "Nobody checked that training had not seen these rows."
+
 
 def command(
     ctx: typer.Context,
@@ -206,7 +208,7 @@ def _rows(
             state.out.warn(
                 f"{len(rows) - len(left)} of {len(rows)} rows left out: training asked the same"
             )
-        return left, ()
+        return left, () if kept is not None and kept.asked is not None else (UNCHECKED,)
     if kept is not None:
         return kept.examples, kept.notes
     if subject.manifest.recipe is not None:

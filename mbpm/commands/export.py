@@ -57,16 +57,17 @@ def command(
     """
     state: State = ctx.obj
     out = state.out
+    from mbpm.files import is_free, whole_folder
+
     if to not in FORMATS:
         raise UsageError(f"`--to {to}` is no format (expected {', '.join(FORMATS)})")
     if kind is not None and to not in ("merged-gguf", "ollama"):
         raise UsageError("`--type` goes with `--to merged-gguf` and `--to ollama`")
     if base_model is not None and to != "peft":
         raise UsageError("`--base-model` goes with `--to peft`")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise UsageError(f"{folder}: is no empty folder", hint="name one that does not exist yet")
 
-    from mbpm.files import whole_folder
     from mbpm.interchange import as_json, show
     from mbpm.pack_place import base_of, opened
     from trainer.gguf_write import FILE_TYPES

@@ -236,10 +236,14 @@ def test_an_installed_pack_is_exported(ready: Cli, made: Path, tmp_path: Path, t
     ready.ok("import", made / "peft", "--name", "recipes", "--output", pack)
     ready.ok("install", pack, "--yes")
     if to == "gguf":
+        # what a killed command leaves, in a folder that was there
+        left = tmp_path / "out" / ".partial"
+        left.mkdir(parents=True)
+        (left / "adapter.gguf").write_bytes(b"GGU")
+    elif to == "peft":
         left = tmp_path / ".out.partial"
         left.mkdir()
-        (left / "adapter.gguf").write_bytes(b"GGU")  # what a killed command leaves
-        (tmp_path / "out").mkdir()
+        (left / "adapter_model.safetensors").write_bytes(b"{")
     done = ready.ok("export", "recipes", "--to", to, tmp_path / "out", "--json").json
     assert not (tmp_path / ".out.partial").exists()
     assert {f.name for f in (tmp_path / "out").iterdir()} == set(done["files"])

@@ -34,6 +34,17 @@ def test_the_author_can_ask_for_more_gain() -> None:
     assert "must begin above 8" in reason
 
 
+def test_a_gain_that_may_be_chance() -> None:
+    assert failed_gates(evals("law", groups=6), Gates()) == []
+    (reason,) = failed_gates(evals("law", groups=5), Gates())
+    assert "measured on 5 groups of rows, and fewer than 6" in reason
+    assert failed_gates(evals("law", p_value=0.05), Gates()) == []
+    (reason,) = failed_gates(evals("law", p_value=0.12), Gates())
+    assert "may be chance (p = 0.12, must be at most 0.05)" in reason
+    (reason,) = failed_gates(evals("law", p_value=None), Gates())
+    assert "was not tested" in reason
+
+
 def test_routing_that_takes_general_prompts() -> None:
     assert failed_gates(routed(false_fires=0.04), Gates()) == []
     (reason,) = failed_gates(routed(false_fires=0.06), Gates())

@@ -300,6 +300,28 @@ def test_hard_negatives_are_told_apart(clouds: Clouds) -> None:
     assert np.mean(hard.score(base.whiten(own))) == pytest.approx(1, abs=1e-3)
 
 
+def test_hard_negatives_may_lie_where_a_kind_does(clouds: Clouds) -> None:
+    """Half-way to them lies the middle of that kind: little is left to tell it by."""
+    clouds.packs["weak"] = clouds.packs["medicine"] * 0.5
+    base, general = clouds.base(), clouds.general(400)[0]
+    own = np.concatenate([clouds.own("law", 200), clouds.own("weak", 200)])
+    hard = clouds.own("medicine", 60)
+    pack = fit_pack(base, own, clouds.own("law", 100), general, hard, kinds=2)
+    assert pack.recall >= 0.9, "the other kind is not hurt"
+    assert np.mean(pack.score(base.whiten(clouds.own("medicine", 100))) >= pack.threshold) < 0.1
+    # alone, it is told apart as well as it can be
+    assert fit_pack(base, own[200:], own[200:], general, hard).recall > 0
+
+
+def test_more_numbers_than_prototypes_are_not_read(clouds: Clouds, tmp_path: Path) -> None:
+    base, file = clouds.base(), tmp_path / "routing.safetensors"
+    file.write_bytes(clouds.pack(base, "law").save())
+    tensors = {**load_file(file), "more": np.ones((16, D), np.float32)}
+    save_file(tensors, file, {**read_header(file).metadata})
+    with pytest.raises(IntegrityError, match="do not fit the base's features"):
+        PackRouting.load(file, base)
+
+
 def test_a_truncated_file_is_refused(clouds: Clouds, tmp_path: Path) -> None:
     file = tmp_path / "routing.safetensors"
     file.write_bytes(clouds.base().save()[:-10])

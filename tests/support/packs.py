@@ -87,6 +87,7 @@ def evals(domain: str, *, fingerprint: str = FINGERPRINT, **changes: Any) -> Eva
         "gain_high": 12.0,
         "rows": 100,
         "groups": 20,
+        "p_value": 0.001,
     }
     return Evals(
         domain=domain,

@@ -190,7 +190,7 @@ def test_unbalanced_answers_are_warned_of() -> None:
 
 def test_too_little_is_warned_of() -> None:
     assert "too little to train on" in look([pair("a", "b")]).warnings[0]
-    assert look([pair(f"question {i}", f"answer {i}") for i in range(20)]).warnings == ()
+    assert look([pair(f"question {i}", f"answer {i}") for i in range(22)]).warnings == ()
 
 
 def test_findings_have_places() -> None:

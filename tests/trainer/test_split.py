@@ -72,18 +72,18 @@ def test_too_few_groups(groups: int) -> None:
     with pytest.raises(UsageError) as caught:
         split_by_group(rows(groups, 40))
     number = "1 group" if groups == 1 else f"{groups} groups"
-    assert f"{40 * groups} examples in {number} (expected at least 8" in caught.value.message
+    assert f"{40 * groups} examples in {number} (expected at least 12" in caught.value.message
 
 
 def test_too_few_examples_to_train_on() -> None:
-    with pytest.raises(UsageError, match="5 examples beside 4 held out"):
-        split_by_group(rows(9, 1))
+    with pytest.raises(UsageError, match="7 examples beside 6 held out"):
+        split_by_group(rows(13, 1))
 
 
 def test_one_group_that_is_most_of_the_data_is_named() -> None:
     seed = next(s for s in range(100) if position("big", s) < 0.1)
     data = rows(12, 1) + [example(f"big {i}", "big") for i in range(48)]
-    with pytest.raises(UsageError, match="beside 51 held out") as caught:
+    with pytest.raises(UsageError, match="beside 53 held out") as caught:
         split_by_group(data, fraction=0.1, seed=seed)
     assert "the group `big` has 48 of 60 examples" in str(caught.value.hint)
 

@@ -37,12 +37,13 @@ def decode(raw: bytes, where: str, *, line: int = 1) -> str:
             raise UsageError(
                 f"{where}: begins as UTF-16 and is something else from byte {start} on"
             ) from None
+        number = line + raw.count(b"\n", 0, start)
         if b"\x00" in raw:
             raise UsageError(
-                f"{where}: is binary, no text (byte 0x{raw[start]:02x} at position {start})"
+                f"{where}: line {number}: is binary, no text (byte 0x{raw[start]:02x})",
+                hint="give a file of text, or of a kind whose name says what it is (docs/data.md)",
             ) from None
         begin = raw.rfind(b"\n", 0, start) + 1
-        number = line + raw.count(b"\n", 0, start)
         raise UsageError(
             f"{where}: line {number}: expected UTF-8 and found byte 0x{raw[start]:02x} "
             f"at position {start - begin}",

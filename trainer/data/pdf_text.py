@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ MAX_OUTLINE_DEPTH = 20
 
 def main(file: str, page_seconds: float) -> None:
     """Read `file`; the process ends with code 1 where a step takes longer than it may."""
-    sys.path.pop(0)  # the folder of this file, some of whose modules are named as ones of Python
+    here = str(Path(__file__).parent)  # some of its modules are named as ones of Python
+    sys.path[:] = [place for place in sys.path if place != here]
     _limit_memory()
     with Path(os.devnull).open("w") as nowhere:
         faulthandler.dump_traceback_later(page_seconds, exit=True, file=nowhere)
@@ -84,9 +86,10 @@ def _limit_memory() -> None:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    if most == resource.RLIM_INFINITY or most > MEMORY_BYTES:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, most))
+    with suppress(ValueError, OSError):  # macOS refuses it
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        if most == resource.RLIM_INFINITY or most > MEMORY_BYTES:
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, most))
 
 
 if __name__ == "__main__":

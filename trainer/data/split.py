@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from specs.errors import UsageError
 from trainer.data.example import Example, counted, normalise
 
-MIN_HELD_OUT_GROUPS = 4
+MIN_HELD_OUT_GROUPS = 6
 MIN_TRAIN_EXAMPLES = 16
 MAX_SIMILARITY = 0.9
 """Of a held-out example with one of training, as word triples both have."""
