@@ -265,10 +265,12 @@ def test_size_that_is_not_the_listed_one(
     made: tuple[Bundle, Files], sound: bytes, refused: Refused
 ) -> None:
     blobs = [b.model_dump() for b in made[0].blobs]
-    blobs[-1]["size"] -= 1
-    members = entries(sound)
-    name, content = members[-1]
-    shorter = [*entries(changed(sound, blobs=blobs))[:-1], (name, content[:-1])]
+    # a file of a pack: manifests and cards have their digests looked at before
+    at = next(i for i, b in enumerate(blobs) if isinstance(made[1][b["sha256"]], Path))
+    blobs[at]["size"] -= 1
+    shorter = entries(changed(sound, blobs=blobs))
+    name, content = shorter[at + 1]
+    shorter[at + 1] = (name, content[:-1])
     refused(forged(shorter), "has [0-9,]+ bytes, and [0-9,]+ in a manifest")
 
 
