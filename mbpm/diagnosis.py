@@ -243,6 +243,8 @@ def _engine_of(name: str, folder: Path, findings: _Findings) -> None:
         check_supported(model_config(open_gguf(file)), file)
     except UnsupportedError as error:
         findings.add("note", f"base {name}", f"{error.message}; torch answers, more slowly")
+    except (MbpmError, OSError):
+        pass  # `mbpm verify` tells what is damaged
 
 
 def _pack(home: Home, pack: InstalledPack, generation: Generation) -> None:

@@ -127,15 +127,17 @@ def test_an_encrypted_pdf(tmp_path: Path) -> None:
         read_document(file, "lease.pdf", ".pdf")
 
 
-def slow_pdf(seconds: int) -> bytes:
-    """A page of so many commands that reading them takes far longer than this."""
-    commands = "(a) Tj " * 2_000_000 * seconds
+def slow_pdf(commands: int) -> bytes:
+    """A page of so many commands."""
+    drawn = f"BT /F 9 Tf {'(a) Tj ' * commands}ET"
     return assemble(
         [
             "<< /Type /Catalog /Pages 2 0 R >>",
             "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R >>",
-            f"<< /Length {len(commands)} >>\nstream\n{commands}\nendstream",
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R "
+            "/Resources << /Font << /F 5 0 R >> >> >>",
+            f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream",
+            "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
         ]
     )
 
@@ -143,7 +145,7 @@ def slow_pdf(seconds: int) -> bytes:
 def test_a_pdf_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(markup, "PDF_PAGE_SECONDS", 1.0)
     file = tmp_path / "lease.pdf"
-    file.write_bytes(slow_pdf(1))
+    file.write_bytes(slow_pdf(3_000_000))
     with pytest.raises(UsageError) as caught:
         read_document(file, "lease.pdf", ".pdf")
     assert caught.value.message == "lease.pdf: page 1 of 1 takes longer than 1 s to read"
