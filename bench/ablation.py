@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.inference import BASE
 from bench.report import cores, tell
+from specs.errors import UsageError
 
 if TYPE_CHECKING:
     from mbpm.state import State
@@ -110,10 +111,18 @@ def _run(
     }
 
 
-def _read(log: Path) -> list[dict[str, Any]]:
+def _read(log: Path, base: str) -> list[dict[str, Any]]:
+    """What stands in the log.
+
+    Raises:
+        UsageError: it is of another base.
+    """
     if not log.is_file():
         return []
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    if any(line["base"] != base for line in lines):
+        raise UsageError(f"{log}: is of another base than {base}", hint="name another log")
+    return lines
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -152,6 +161,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runs", type=int, metavar="N", help="stop after so many, to go on later")
     parser.add_argument("--threads", type=int, default=cores(), metavar="N", help="default: all")
     options = parser.parse_args(arguments)
+    from mbpm.files import write_atomic
     from mbpm.state import State
 
     state = State.from_environment([], os.environ)
@@ -160,7 +170,7 @@ def main(arguments: list[str]) -> int:
     if installed is None:
         parser.error(f"base `{options.base}` is not installed in {state.home.path}")
     train, held_out = _data(state)
-    lines = _read(options.log)
+    lines = _read(options.log, options.base)
     done = {(line["factor"], line["seed"]) for line in lines}
     seeds = range(options.seeds)
     # first how far apart seeds alone are
@@ -170,10 +180,9 @@ def main(arguments: list[str]) -> int:
     for factor, seed in wanted[: options.runs]:
         change = {**FACTORS[factor], "seed": seed}
         found = _run(state.home.base_dir(installed), train, held_out, change, options.threads)
-        line = {"factor": factor, "seed": seed, **found}
-        with options.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        line = {"base": options.base, "factor": factor, "seed": seed, **found}
         lines.append(line)
+        write_atomic(options.log, "".join(json.dumps(each) + "\n" for each in lines).encode())
         tell(json.dumps(line))
     print(table(lines))
     return 0
