@@ -85,3 +85,7 @@ def test_doctor_names_the_instruction_set_and_bases_that_torch_answers(
     monkeypatch.setenv("MBPM_ISA", "sse9")
     done = cli("doctor", "--offline")
     assert done.code == 1 and "cannot run `sse9`" in done.out
+    monkeypatch.setattr("runtime.native._native.INTERFACE", 0)
+    found = cli.ok("doctor", "--offline").out
+    assert "was built for another version of mbpm; torch answers and trains, more slowly" in found
+    assert "--force-reinstall" in found
