@@ -121,6 +121,7 @@ def _make(file: Path, fingerprint: str, precision: str, words: str, once: str, s
             return _map(stream, file, fingerprint, precision)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = error.filename or str(file)
             raise
         raise DoesNotFitError(
             f"{file}: cannot be written ({error.strerror})",

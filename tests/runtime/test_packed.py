@@ -142,17 +142,20 @@ def test_what_cannot_be_read_is_left_alone(made: tuple[Path, F32, bytes]) -> Non
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE])
 def test_only_a_full_disk_is_called_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    made: tuple[Path, F32, bytes], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refused(*_: object, **__: object) -> NoReturn:
         raise OSError(number, os.strerror(number))
 
-    base = make_tiny_base(tmp_path)
+    base, _, whole = made
+    packed_file(base, "packed").unlink()
     monkeypatch.setattr("os.fsync", refused)
     full = number in (errno.ENOSPC, errno.EDQUOT)
-    with pytest.raises(DoesNotFitError if full else OSError, match=os.strerror(number)):
+    with pytest.raises(DoesNotFitError if full else OSError, match=os.strerror(number)) as caught:
         scores(base)
-    assert [p.name for p in base.iterdir() if "packed" in p.name] == []
+    assert f"{packed_file(base, 'packed')}" in str(caught.value)
+    assert not list(base.glob("*packed.bin*"))
+    put(base, whole)
 
 
 CHILD = """
