@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from runtime.sampling import Sampling
     from runtime.session import Done
 
+# numpy multiplies small matrices here, and waits for each of OpenBLAS's threads when it is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 MAX_TOKENS = 256
 """How long an answer may get by default: small models say little that is good after that."""
 
