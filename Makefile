@@ -74,7 +74,7 @@ sanitize: $(VENV)/.installed-dev $(TEST_HOME)/.smollm2-135m  ## Run the native e
 	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps -C cmake.define.SANITIZE=ON -C install.strip=false -w $(SANITIZE) .
 	@$(BIN)/python -m zipfile -e $(SANITIZE)/mbpm-*.whl $(SANITIZE)
 	@cp -r tests pyproject.toml $(SANITIZE)
-	@cd $(SANITIZE) && $(SANITIZED) $(abspath $(BIN))/python -m pytest -p no:cacheprovider $(SANITIZE_TESTS) -k 'not reference and not out_of_memory' $(PYTEST_ARGS)
+	@cd $(SANITIZE) && $(SANITIZED) $(abspath $(BIN))/python -m pytest -p no:cacheprovider $(SANITIZE_TESTS) -k 'not reference and not memory' $(PYTEST_ARGS)
 SANITIZE_TESTS := $(addprefix tests/runtime/test_,native_kernels.py native_engine.py native_limits.py packed.py) tests/trainer/test_passes.py
 SANITIZED = LD_PRELOAD="$(foreach l,asan ubsan stdc++,$(shell $(or $(CXX),c++) -print-file-name=lib$(l).so))" \
     ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 MBPM_TEST_HOME=$(abspath $(TEST_HOME))
