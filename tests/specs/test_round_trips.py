@@ -54,10 +54,11 @@ def is_name(text: str) -> bool:
     return True
 
 
-names = st.text("abz09._-", min_size=1, max_size=12).filter(is_name)
+names = st.from_regex("[abz09]([._-]?[abz09]){0,5}", fullmatch=True).filter(is_name)
 texts = st.text(max_size=20)
 some_text = st.text(min_size=1, max_size=20)
-lines = st.text(max_size=20).filter(lambda t: t.isprintable())
+printable = st.characters(exclude_categories=["C", "Z"]) | st.just(" ")
+lines = st.text(printable, max_size=20)
 stamps = st.datetimes().map(lambda d: d.strftime("%Y-%m-%dT%H:%M:%SZ").zfill(20))
 positive = st.integers(1, 10**9)
 finite = st.floats(allow_nan=False, allow_infinity=False)
