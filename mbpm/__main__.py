@@ -12,7 +12,7 @@ from pathlib import Path
 from mbpm.output import print_version, silence_stdout
 from mbpm.quick import run_options
 from mbpm.state import State
-from specs.errors import DoesNotFitError, MbpmError, UsageError
+from specs.errors import DoesNotFitError, MbpmError, UsageError, disk_full
 
 INTERRUPTED = 130
 
@@ -77,7 +77,7 @@ def explain(error: OSError) -> MbpmError:
     """An operating system's refusal in our words."""
     where = f"{error.filename}: " if error.filename is not None else ""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_full(error):
         return DoesNotFitError(
             f"{where}the disk is full ({reason})",
             hint="free some space, or put the home elsewhere with `--home DIR`; "

@@ -11,7 +11,6 @@ what has a final name is whole.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import uuid
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbpm.files import link_or_copy, make_read_only, remove, replace, sync_folder, write_atomic
-from specs.errors import IntegrityError
+from specs.errors import IntegrityError, disk_full
 from specs.file_names import CARD_FILE, MANIFEST_FILE
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ class Store:
             try:
                 path = self._take_away(path)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if not disk_full(error):
                     raise
             remove(path)
 

@@ -7,7 +7,6 @@ there. What an interrupted writer left undone stands in `summary/.pending`, for 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ from registry_index.summary import (
 from registry_index.tree import BASES_DIR, Registry, read_file
 from registry_index.writing import put_bytes
 from specs.base_card import BaseCard
-from specs.errors import DoesNotFitError, IntegrityError, MbpmError, NotFoundError
+from specs.errors import DoesNotFitError, IntegrityError, MbpmError, NotFoundError, disk_full
 from specs.model import MAX_DOCUMENT_BYTES, canonical_json
 from specs.names import check_name
 from specs.summary import MAX_BASES, SummaryRoot, page_count, page_of
@@ -53,7 +52,7 @@ def changing(registry: Registry, *names: str) -> Iterator[None]:
     try:
         mend(registry)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not disk_full(error):
             raise
         raise DoesNotFitError(
             f"{registry.root}: the disk is full; the index is changed, and its summary is not yet",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from registry_index.contents import check_blob
 from registry_index.tree import CONFIG_FILE, INDEX_DIR, Registry, blob_path, index_path
 from specs.blobs import Blob
-from specs.errors import DoesNotFitError, IntegrityError, MbpmError, UsageError
+from specs.errors import DoesNotFitError, IntegrityError, MbpmError, UsageError, disk_full
 from specs.index_line import RegistryConfig
 from specs.names import check_name
 
@@ -60,7 +59,7 @@ def writing(root: Path, *, make: bool = False) -> Iterator[Registry]:
             put_bytes(root, Path(CONFIG_FILE), config.canonical())
         yield Registry(root)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_full(error):
             raise DoesNotFitError(
                 f"{root}: the disk is full",
                 hint="free some space and publish again; the index is unchanged",

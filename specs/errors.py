@@ -7,6 +7,8 @@ memory), 9 gate failed, 10 upgrades exist (`mbpm outdated --exit-code`, no error
 
 from __future__ import annotations
 
+import errno
+
 
 class MbpmError(Exception):
     """Base of every error that ends a command; also "the operation failed" itself."""
@@ -69,3 +71,8 @@ class GateError(MbpmError):
     """A quality gate refused: evaluation shows no gain, or routing takes more than its share."""
 
     exit_code = 9
+
+
+def disk_full(error: OSError) -> bool:
+    """Whether the system refused because the disk, or our share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load
 
-from specs.errors import DoesNotFitError, UsageError
+from specs.errors import DoesNotFitError, UsageError, disk_full
 from specs.model import load_json
 from specs.safetensors_header import read_header
 from trainer.lora import TrainableAdapter
@@ -71,7 +70,7 @@ def write(file: Path, tensors: dict[str, torch.Tensor], progress: Progress) -> N
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not disk_full(error):
             raise
         raise DoesNotFitError(
             f"no space for the checkpoint {file} ({megabytes(size)}) after step "

@@ -6,7 +6,6 @@ prompt begins with is read once, each different prompt once more, and every epoc
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import torch
 
 from runtime.model import Model
 from runtime.prefix import common_prefix
-from specs.errors import DoesNotFitError
+from specs.errors import DoesNotFitError, disk_full
 from trainer.batches import Row
 from trainer.memory import CHUNK, megabytes
 from trainer.packing import Packed
@@ -141,7 +140,7 @@ class Prompts:
         try:
             grow(file, 0, size) if grow is not None else os.truncate(file, size)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not disk_full(error):
                 raise
             raise DoesNotFitError(
                 f"no space for {megabytes(size)} of prompts' keys and values",

@@ -30,7 +30,7 @@ from runtime.kept_file import (
     write_head,
 )
 from runtime.modules import tensor_shapes
-from specs.errors import DoesNotFitError, IntegrityError
+from specs.errors import DoesNotFitError, IntegrityError, disk_full
 from specs.file_names import WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _make(file: Path, fingerprint: str, precision: str, words: str, once: str, s
         with file.open("rb") as stream:
             return _map(stream, file, fingerprint, precision)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not disk_full(error):
             error.filename = error.filename or str(file)
             raise
         raise DoesNotFitError(
