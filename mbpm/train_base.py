@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mbpm.place import installed_base
 from mbpm.typed import typed
 from specs.errors import NotFoundError, UsageError
 
@@ -59,12 +60,7 @@ def train_base(
     folder = output or Path(f"{config.name}-base")
     base_dir = None
     if config.continues is not None:
-        installed = state.home.current().base(config.continues)
-        if installed is None:
-            raise NotFoundError(
-                f"base `{config.continues}` is not installed",
-                hint=f"`mbpm base install {config.continues}`",
-            )
+        installed = installed_base(state.home, state.home.current(), config.continues)
         base_dir = state.home.base_dir(installed)
 
     from mbpm.training_data import opened

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mbpm.options import Sources
+from mbpm.place import installed_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,16 +91,15 @@ def _lengths(state: State, name: str | None) -> tuple[str, Callable[[Example], t
     from specs.errors import NotFoundError
 
     try:
-        installed = state.home.current().base(name) if name else state.home.default_base()
+        installed = installed_base(state.home, state.home.current(), name or None)
     except NotFoundError:
-        installed = None
+        if name:
+            raise
         state.out.note("no base is installed: words are counted instead of tokens")
         return "words", lambda e: (
             sum(len(m.content.split()) for m in e.messages[:-1]),
             len(e.answer.split()),
         )
-    if installed is None:
-        raise NotFoundError(f"base `{name}` is not installed", hint=f"`mbpm base install {name}`")
     from runtime.chat_format import ChatFormat
     from runtime.tokenizer import Tokenizer
     from specs.base_card import WEIGHTS_FILE

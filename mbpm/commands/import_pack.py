@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mbpm.place import installed_base
 from mbpm.state import State
 from specs.errors import IntegrityError, NotFoundError, UsageError
 from specs.manifest import DataSource
@@ -101,8 +102,8 @@ def command(
         pack_name, version, domain, description or f"Imported from {found.title}",
         licence or _licence(card_text), found,
     )  # fmt: skip
-    if base is not None and state.home.current().base(base) is None:
-        raise NotFoundError(f"base `{base}` is not installed", hint=f"`mbpm base install {base}`")
+    if base is not None:
+        installed_base(state.home, state.home.current(), base)
 
     from trainer.interchange.importing import import_adapter
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from mbpm import training_options as options
+from mbpm.place import installed_base
 from mbpm.training_progress import TrainingProgress
 from mbpm.typed import typed
-from specs.errors import NotFoundError, UsageError
+from specs.errors import UsageError
 from specs.manifest import DataSource
 from specs.names import check_name
 
 if TYPE_CHECKING:
     from mbpm.output import Output
     from mbpm.state import State
-    from specs.generation import InstalledBase
     from specs.knowledge import Passage
     from trainer.data.split import Split
     from trainer.make_pack import Made
@@ -188,7 +188,7 @@ def command(
                 "it makes would be another pack",
                 hint="leave out `--base`, or copy the recipe and change its `base` and `name`",
             )
-        installed = _base(state, made_from.base)
+        installed = installed_base(state.home, state.home.current(), made_from.base)
         split = fetch_data(state, made_from, recipe_folder(recipe))
     else:
         assert data
@@ -201,7 +201,7 @@ def command(
         own = _own_data(state, data, held_out, licence, config.seed, knowledge=knowledge)
         split, passages = own.split, own.passages
         spec = _spec(domain, name, version, description, licence, own.sources)
-        installed = _base(state, base)
+        installed = installed_base(state.home, state.home.current(), base)
     training, held = split.train, split.held_out
     if split.dropped:
         state.out.note(
@@ -242,15 +242,6 @@ def command(
             passages=passages,
         )
     _show(state.out, folder, made)
-
-
-def _base(state: State, name: str | None) -> InstalledBase:
-    if name is None:
-        return state.home.default_base()
-    installed = state.home.current().base(name)
-    if installed is None:
-        raise NotFoundError(f"base `{name}` is not installed", hint=f"`mbpm base install {name}`")
-    return installed
 
 
 class _OwnData(NamedTuple):
