@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from specs.evals import Evals, Metric, OffDomain, RoutingEval
+from specs.evals import MIN_GROUPS, Evals, Metric, OffDomain, RoutingEval
 from specs.pack_toml import Gates
 from specs.shares import wilson
 
-MIN_GROUPS = 6
-"""Where fewer groups all gain, chance does as much in more than one of twenty cases."""
 MAX_P = 0.05
 """Of the paired test on the main metric: an interval over few groups is too narrow."""
 

@@ -12,6 +12,9 @@ from specs.names import Name, Sha256
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+MIN_GROUPS = 6
+"""Where fewer groups of rows all gain, chance does as much in more than one of twenty cases: what
+training holds out, and what a gate wants to see."""
 Nats = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

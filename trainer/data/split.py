@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specs.errors import UsageError
+from specs.evals import MIN_GROUPS
 from trainer.data.example import Example, counted, normalise
 
-MIN_HELD_OUT_GROUPS = 6
+MIN_HELD_OUT_GROUPS = MIN_GROUPS
 MIN_TRAIN_EXAMPLES = 16
 MAX_SIMILARITY = 0.9
 """Of a held-out example with one of training, as word triples both have."""
