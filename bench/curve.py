@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -100,14 +99,11 @@ def of_ours(
     """Losses of our trainer."""
     import torch
 
-    from runtime.gguf_file import model_config, open_gguf
-    from runtime.model import Model
-    from runtime.quant import DequantLinear
+    from trainer.frozen import load_frozen
     from trainer.loop import train
 
     cpu = torch.device("cpu")
-    file = open_gguf(base / WEIGHTS_FILE)
-    model = Model(file, model_config(file), cpu, partial(DequantLinear, device=cpu, dtype=dtype))
+    model = load_frozen(base / WEIGHTS_FILE, cpu, dtype)
     with tempfile.TemporaryDirectory() as folder:
         made = train(model, card, given, given[:2], config, Path(folder), lambda step: None)
     return list(made.losses)

@@ -38,14 +38,12 @@ def _ours(base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:
     """Our trainer, as `trainer.loop` runs it in so many bytes of memory."""
     import torch
 
-    from runtime.gguf_file import model_config, open_gguf
-    from runtime.model import Model
-    from runtime.quant import DequantLinear
     from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
     from trainer.batches import Row, parts
     from trainer.config import TrainingConfig
     from trainer.device import compute_type
     from trainer.distributed import World
+    from trainer.frozen import load_frozen
     from trainer.lora import TrainableAdapter
     from trainer.memory import hold_no_more, plan, resident
     from trainer.objective import Answers
@@ -57,8 +55,7 @@ def _ours(base_dir: Path, threads: int, memory: int) -> tuple[Begin, Step]:
     cpu = torch.device("cpu")
     dtype = compute_type(cpu)
     card = BaseCard.read(base_dir / CARD_FILE)
-    file = open_gguf(base_dir / WEIGHTS_FILE)
-    model = Model(file, model_config(file), cpu, partial(DequantLinear, device=cpu, dtype=dtype))
+    model = load_frozen(base_dir / WEIGHTS_FILE, cpu, dtype)
     hold_no_more()
     adapter = TrainableAdapter(card, RANK, ALPHA / RANK, 0, cpu)
     optimizer = torch.optim.AdamW(adapter.flat.values(), lr=RATE, weight_decay=0.0)

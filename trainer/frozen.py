@@ -10,9 +10,12 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 
+from runtime.gguf_file import model_config, open_gguf
 from runtime.model import FUSED, Model
 from runtime.quant import DequantLinear, Linear
 from specs.errors import MbpmError
@@ -25,6 +28,18 @@ HEAD = "head"
 FORWARD, BACKWARD = "forward", "backward"
 Key = tuple[str, int, str]
 """Pass, layer and fused group."""
+
+
+def load_frozen(weights: Path, device: torch.device, dtype: torch.dtype) -> Model:
+    """A base to train on: its matrices stay codes, and are `dtype` while they are used.
+
+    Raises:
+        MbpmError: the file is no base that can be computed.
+    """
+    file = open_gguf(weights)
+    return Model(
+        file, model_config(file), device, partial(DequantLinear, device=device, dtype=dtype)
+    )
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ import os
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol
 
 import torch
 
 from runtime.chat_format import ChatFormat
-from runtime.gguf_file import model_config, open_gguf
 from runtime.model import Model
 from runtime.quant import DequantLinear
 from runtime.tokenizer import Tokenizer
@@ -28,6 +26,7 @@ from trainer.curve import draw_losses
 from trainer.data.example import Example, Message
 from trainer.device import compute_type
 from trainer.distributed import World
+from trainer.frozen import load_frozen
 from trainer.loop import NotANumberError, Resources, Result, StepReport, fit
 from trainer.memory import SMALLEST_PART, hold_no_more
 from trainer.objective import Answers, Objective, Pair, Preference
@@ -183,9 +182,7 @@ def prepare(
     if device.type == "cuda" and means.resources.memory is not None:
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, means.resources.memory / whole), device)
-    file = open_gguf(weights)
-    make = partial(DequantLinear, device=device, dtype=compute_type(device))
-    model = Model(file, model_config(file), device, make)
+    model = load_frozen(weights, device, compute_type(device))
     hold_no_more()
     draw = random.Random(config.seed)
     if not prefers([*training, *held_out], config):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ import pytest
 import torch
 
 from runtime.engine import ActiveAdapter
-from runtime.gguf_file import model_config, open_gguf
 from runtime.model import Model
-from runtime.quant import DequantLinear
 from runtime.torch_engine import TorchEngine
 from specs.base_card import WEIGHTS_FILE, BaseCard
 from tests.support.adapters import write_pack
@@ -22,7 +19,7 @@ from tests.support.tiny_base import write_tiny_base
 from trainer.attention import attend, attend_backward
 from trainer.batches import Row, batches, parts
 from trainer.forward import token_losses
-from trainer.frozen import Matrices
+from trainer.frozen import Matrices, load_frozen
 from trainer.lora import TrainableAdapter
 from trainer.packing import pack
 from trainer.passes import TorchPasses, passes_on
@@ -39,8 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_model(base: Path, dtype: torch.dtype) -> Model:
-    file = open_gguf(base / WEIGHTS_FILE)
-    return Model(file, model_config(file), CPU, partial(DequantLinear, device=CPU, dtype=dtype))
+    return load_frozen(base / WEIGHTS_FILE, CPU, dtype)
 
 
 @pytest.fixture(scope="module")

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import random
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from runtime.gguf_file import model_config, open_gguf
 from runtime.model import Model
-from runtime.quant import DequantLinear
 from specs.base_card import WEIGHTS_FILE, BaseCard
 from specs.errors import IntegrityError, MbpmError, UsageError
 from tests.support.tiny_base import write_tiny_base
 from trainer.batches import Row
 from trainer.config import TrainingConfig
 from trainer.distributed import World
+from trainer.frozen import load_frozen
 from trainer.loop import Result, StepReport, train
 from trainer.objective import Answers
 from trainer.prompts import Prompts
@@ -32,9 +30,7 @@ CONFIG = TrainingConfig(rank=4, epochs=3, learning_rate=0.01, batch_tokens=400, 
 def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, BaseCard]:
     folder = tmp_path_factory.mktemp("bases") / "tiny"
     card = write_tiny_base(folder)
-    file = open_gguf(folder / WEIGHTS_FILE)
-    make = partial(DequantLinear, device=CPU, dtype=torch.float32)
-    return Model(file, model_config(file), CPU, make), card
+    return load_frozen(folder / WEIGHTS_FILE, CPU, torch.float32), card
 
 
 def rows(count: int, seed: int) -> list[Row]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from runtime.gguf_file import model_config, open_gguf
 from runtime.model import Model
-from runtime.quant import DequantLinear
 from specs.base_card import CARD_FILE, WEIGHTS_FILE, BaseCard
 from tests.support.tiny_base import write_tiny_base
 from tests.trainer.test_forward import rows
 from trainer.batches import parts
 from trainer.distributed import World
 from trainer.forward import token_losses
-from trainer.frozen import Matrices
+from trainer.frozen import Matrices, load_frozen
 from trainer.lora import TrainableAdapter
 from trainer.objective import Answers
 from trainer.packing import pack
@@ -36,9 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(base: Path, device: torch.device) -> tuple[Model, TrainableAdapter]:
-    file = open_gguf(base / WEIGHTS_FILE)
-    make = partial(DequantLinear, device=device, dtype=torch.float32)
-    model = Model(file, model_config(file), device, make)
+    model = load_frozen(base / WEIGHTS_FILE, device, torch.float32)
     card = BaseCard.parse((base / CARD_FILE).read_bytes(), CARD_FILE)
     return model, TrainableAdapter(card, 4, 2.0, 0, device)
 
